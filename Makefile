@@ -1,0 +1,67 @@
+# Everything a clone needs but cargo, Python 3.11+ and make is installed into .venv (or .venv-peers) by the targets themselves.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PEERS := .venv-peers/bin
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi')
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/tools: pyproject.toml
+	$(PYTHON) -m venv --upgrade-deps .venv
+	$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+.venv/built: .venv/tools $(SOURCES)
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --quiet --extras demo
+	@touch $@
+
+.PHONY: run
+run: .venv/built ## Train a small language model on the standard library's sources: the main job, on screen
+	$(BIN)/softxent demo
+
+.PHONY: test
+test: .venv/built ## Run all tests (Rust and Python)
+	cargo test --quiet --locked
+	$(BIN)/python -m pytest -q
+
+.PHONY: lint
+lint: .venv/built ## Check format, lints, types and the stub
+	cargo fmt --check
+	cargo clippy --quiet --locked --all-targets -- -D warnings
+	cargo clippy --quiet --locked --all-targets --features python -- -D warnings
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest softxent._core
+
+.PHONY: check
+check: lint test ## Lint, then all tests
+
+.venv-peers/tools: benches/requirements.txt pyproject.toml
+	$(PYTHON) -m venv --upgrade-deps .venv-peers
+	$(PEERS)/pip install --quiet --group test maturin -r benches/requirements.txt
+	@touch $@
+
+.venv-peers/built: .venv-peers/tools $(SOURCES)
+	VIRTUAL_ENV=$(CURDIR)/.venv-peers $(PEERS)/maturin develop --release --quiet
+	@touch $@
+
+.PHONY: test-peers
+test-peers: .venv-peers/built ## Compare values and gradients with torch and JAX (installs 5 GB into .venv-peers)
+	$(PEERS)/python -m pytest -q tests/peers
+
+.PHONY: bench
+bench: .venv-peers/built ## Measure against the machine's limits and the peers
+	$(PEERS)/python benches/ratios.py --record
+	$(PEERS)/python -m pytest -q benches
+
+.PHONY: test-aarch64
+test-aarch64: ## Run the crate's tests under an emulated aarch64 (needs root on Debian)
+	tests/aarch64.sh
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	rm -rf target .venv .venv-peers

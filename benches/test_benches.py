@@ -1,0 +1,111 @@
+"""The benchmarks' own tests: nothing is left out, nothing wrong is timed, no limit cheats."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import softxent as sx
+
+from benches import ratios, report
+from benches.batch import DTYPES, Batch
+from benches.libraries import LIBRARIES, OPERATIONS, function_of, installed
+from benches.limits import Limits
+
+NOT_MEASURED = {"show_runtime", "set_threads", "get_threads"}
+
+
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    if shutil.which("cc") is None:
+        pytest.skip("the limits need a C compiler named cc")
+    return Limits(threads=2)
+
+
+def test_every_public_function_is_measured() -> None:
+    public = {name for name in sx.__all__ if callable(getattr(sx, name))}
+    assert {function_of(operation) for operation in OPERATIONS} == public - NOT_MEASURED
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_library_is_right_on_every_dtype(library: str, dtype: str) -> None:
+    if not installed(library):
+        pytest.skip(f"{library} is not installed")
+    batch = Batch.random(3, 1001, dtype, threads=2)
+    calls = LIBRARIES[library](batch)
+    assert set(calls) <= set(OPERATIONS)
+    if library == "softxent":
+        assert set(calls) == set(OPERATIONS)
+    for operation, call in calls.items():
+        call.prepare()
+        batch.check(function_of(operation), call.run())
+
+
+@pytest.mark.parametrize("function", sorted({function_of(operation) for operation in OPERATIONS}))
+def test_one_wrong_element_is_noticed(function: str) -> None:
+    batch = Batch.random(3, 1001, "float32", threads=1)
+    right = LIBRARIES["numpy"](batch)[function].run()
+    batch.check(function, right)
+
+    def spoil(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        wrong = np.array(a)
+        wrong.flat[-1] += np.float32(1e-3)
+        return wrong
+
+    wrong = (right[0], spoil(right[1])) if isinstance(right, tuple) else spoil(right)
+    with pytest.raises(AssertionError):
+        batch.check(function, wrong)
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 129, 2**18, 2**20 + 37])
+@pytest.mark.parametrize("offset", [0, 1, 5])
+def test_the_limits_do_all_of_their_work_and_no_more(
+    limits: Limits, length: int, offset: int
+) -> None:
+    src = np.random.default_rng(0).integers(-8, 8, length + 16).astype(np.float32)
+    inner = slice(offset, offset + length)
+    assert limits.read(src[inner]) == src[inner].sum(dtype=np.float64)
+    for streaming in (True, False):
+        dst = np.full(length + 16, 99, np.float32)
+        limits.copy(src[inner], dst[inner], streaming=streaming)
+        expected = np.full(length + 16, 99, np.float32)
+        expected[inner] = src[inner]
+        np.testing.assert_array_equal(dst, expected)
+        limits.scale(dst[inner], 3.0)
+        expected[inner] *= 3
+        np.testing.assert_array_equal(dst, expected)
+
+
+def test_a_ratio_run_records_every_operation(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    del limits  # only for its skip
+    monkeypatch.setattr(ratios, "RECORD", tmp_path)
+    size = ["--rows", "3", "--columns", "1001", "--rounds", "2"]
+    ratios.main([*size, "--also", "bfloat16", "--record", "--machine", "here"])
+    (recorded,) = (tmp_path / "here").glob("*.json")
+    content = json.loads(recorded.read_text())
+    rows = [report.Measured(**row) for row in content["measured"]]
+    ours = {(row.operation, row.dtype) for row in rows if row.library == "softxent"}
+    assert ours == {(o, dtype) for o in OPERATIONS for dtype in ("float32", "bfloat16")}
+    assert all(len(row.seconds) == 2 for row in rows)
+    page = recorded.with_suffix(".md").read_text()
+    assert all(str(row.operation) in page for row in rows)
+
+
+def test_shares_of_a_limit_are_of_its_bandwidth() -> None:
+    limit = report.Measured("limit", "read", "float32", 4000, [2.0, 1.0])
+    row = report.Measured("softxent", "logsumexp", "bfloat16", 2000, [1.0, 1.0])
+    assert report.share_of_limit(row, limit, min) == 0.5
+
+
+def test_a_peer_without_out_stands_against_ours_with_and_without() -> None:
+    names = ["softmax", "softmax out="]
+    ours = [report.Measured("softxent", name, "float32", 4, [1.0]) for name in names]
+    peer = report.Measured("scipy", "softmax", "float32", 4, [3.0])
+    against = [ratio.fast.operation for ratio in report.ratios([*ours, peer]) if ratio.slow == peer]
+    assert against == names

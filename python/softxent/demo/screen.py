@@ -1,0 +1,220 @@
+"""What `softxent demo` does, in order, and what it prints.
+
+Knows rich and the other files of this folder; computes nothing itself but means and rates. The one
+idea: whatever a run with the same seed must repeat is printed with all its digits, and whatever the
+clock decides stands on lines of its own.
+
+Ctrl-C during the training ends the training; the rest is done with what has been learnt, and the
+exit status is 130. A second Ctrl-C, or one at any other time, ends the command.
+"""
+
+from collections.abc import Iterable
+from math import exp
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import softxent
+from softxent.demo.corpus import CONTEXT, UNKNOWN, VOCABULARY, Corpus, Part, open_corpus
+from softxent.demo.language_model import (
+    BATCH,
+    EMBEDDING,
+    HIDDEN,
+    NextTokenModel,
+    evaluate,
+    evaluate_unigram,
+    evaluated_positions,
+    train,
+    unigram_log_probabilities,
+)
+from softxent.demo.side_by_side import ROUNDS, compare
+
+INTERRUPTED = 130  # the shell's 128 + SIGINT
+RECENT = 20  # steps whose mean loss the bar shows
+REPORTS = 10  # lines about the training where no bar can be drawn
+CONTEXTS = 6  # shown with the model's guesses
+GUESSES = 3  # most probable next tokens shown for each
+CONTEXT_WIDTH = 28  # characters
+
+
+def run(corpus_path: Path | None, steps: int, seed: int, plot: Path | None) -> int:
+    """Run the demo; returns the exit status. CorpusError where the text cannot be used."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    corpus = open_corpus(corpus_path)
+    _print_corpus(console, corpus)
+
+    random = np.random.default_rng(seed)
+    unigram = unigram_log_probabilities(corpus.training, len(corpus.words))
+    model = NextTokenModel(unigram, CONTEXT, random)
+    nats = {
+        "unigram baseline": evaluate_unigram(unigram, corpus.held_out),
+        "model before training": evaluate(model, corpus.held_out),
+    }
+
+    _print_heading(console, "Training")
+    console.print(
+        f"{CONTEXT} previous tokens x {EMBEDDING} -> {HIDDEN} tanh -> {len(corpus.words):,} logits;"
+        f" {model.parameters:,} weights\n"
+        f"{steps:,} steps of {BATCH} tokens, seed {seed}; Ctrl-C ends the training early"
+    )
+    losses: list[float] = []
+    status = 0
+    try:
+        _show_training(console, train(model, corpus.training, steps, random), losses, steps)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+        console.print(f"interrupted after {len(losses):,} of {steps:,} steps")
+    if losses:
+        console.print(f"loss of the last batch: {losses[-1]:.9g}")
+    if losses and plot is not None:
+        _save_plot(console, losses, nats["unigram baseline"], plot)
+
+    nats[f"model after {len(losses):,} steps"] = evaluate(model, corpus.held_out)
+    _print_perplexities(console, corpus, nats)
+    _print_guesses(console, corpus, model)
+    _print_comparison(console, corpus.training, model)
+    return status
+
+
+def _print_heading(console: Console, title: str) -> None:
+    console.print(f"\n{title}", style="bold")
+
+
+def _print_corpus(console: Console, corpus: Corpus) -> None:
+    _print_heading(console, f"Text: {corpus.source}")
+    for part, purpose in (corpus.training, "to learn from"), (corpus.held_out, "held out"):
+        tokens, documents = len(part.positions), len(part.names)
+        console.print(f"{tokens:9,} tokens {purpose}, {_count(documents, 'file')}")
+    if corpus.skipped:
+        console.print(f"{corpus.skipped:9,} skipped: no readable text in UTF-8")
+    if len(corpus.words) < VOCABULARY:
+        which = f"all there are, fewer than {VOCABULARY:,}"
+    else:
+        which = f"the most frequent of {corpus.different_tokens:,}"
+    console.print(f"{len(corpus.words):9,} tokens in the vocabulary, {which}")
+
+
+def _show_training(
+    console: Console, training: Iterable[float], losses: list[float], steps: int
+) -> None:
+    """Drain the training into `losses`, under a bar on a terminal, with a few lines elsewhere."""
+    bar = Progress(
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,}/{task.total:,} {task.description}"),
+        TimeRemainingColumn(),
+        console=console,
+        expand=True,
+        disable=not console.is_interactive,
+    )
+    every = max(1, steps // REPORTS)
+    start = perf_counter()
+    with bar:
+        task = bar.add_task("", total=steps)
+        for step, loss in enumerate(training, 1):
+            losses.append(loss)
+            if bar.disable and step % every == 0:
+                console.print(f"step {step:6,}  {_loss_and_perplexity(losses[-every:])}")
+            elif not bar.disable:
+                speed = step * BATCH / (perf_counter() - start)
+                text = f"{_loss_and_perplexity(losses[-RECENT:])}  {speed:,.0f} tokens/s"
+                bar.update(task, completed=step, description=text)
+    seconds = perf_counter() - start
+    console.print(f"{seconds:.1f} s, {steps * BATCH / seconds:,.0f} tokens/s")
+
+
+def _save_plot(console: Console, losses: list[float], unigram: float, path: Path) -> None:
+    from softxent.demo.loss_curve import save_loss_curve  # matplotlib: only where it is wanted
+
+    try:
+        save_loss_curve(losses, unigram, path)
+        console.print(f"loss curve: {path}")
+    except OSError as error:
+        console.print(f"loss curve not saved: {path}: {error.strerror or error}")
+
+
+def _print_perplexities(console: Console, corpus: Corpus, nats: dict[str, float]) -> None:
+    targets = corpus.held_out.ids[evaluated_positions(corpus.held_out)]
+    _print_heading(console, f"Held-out text: {len(targets):,} tokens")
+    table = Table("", "loss (nats)", "perplexity", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, loss in nats.items():
+        table.add_row(name, f"{loss:.6f}", f"{exp(loss):.2f}")
+    console.print(table)
+    unknown = float(np.mean(targets == UNKNOWN))
+    console.print(f"{unknown:.1%} of these tokens are not in the vocabulary: one class, {UNKNOWN}")
+
+
+def _print_guesses(console: Console, corpus: Corpus, model: NextTokenModel) -> None:
+    """Contexts from the held-out text, the model's most probable tokens, and the true one."""
+    positions = _positions_before_words(corpus)
+    contexts = corpus.held_out.contexts(positions)
+    probabilities = softxent.softmax(model.logits(contexts))
+    _print_heading(console, "Contexts from the held-out text, and the most probable next tokens")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("context", justify="right", no_wrap=True)
+    table.add_column("next", no_wrap=True, max_width=14)
+    for _ in range(GUESSES):
+        table.add_column("", no_wrap=True, max_width=16)
+    for context, p, position in zip(contexts, probabilities, positions, strict=True):
+        text = "".join(_visible(corpus.words[i]) for i in context)
+        guesses = np.argsort(-p, kind="stable")[:GUESSES]
+        table.add_row(
+            text[-CONTEXT_WIDTH:],
+            _visible(corpus.words[corpus.held_out.ids[position]]),
+            *(f"{p[i]:4.0%} {_visible(corpus.words[i])}" for i in guesses),
+        )
+    console.print(table)
+
+
+def _positions_before_words(corpus: Corpus) -> NDArray[np.int64]:
+    """A few evenly spaced positions whose next token is a word and whose context is known."""
+    part = corpus.held_out
+    positions = evaluated_positions(part)
+    is_word = np.array([len(word) > 2 and word.isidentifier() for word in corpus.words])
+    good = is_word[part.ids[positions]] & (part.contexts(positions) != UNKNOWN).all(axis=1)
+    chosen = positions[good] if good.any() else positions
+    return chosen[np.linspace(0, len(chosen) - 1, CONTEXTS + 2).astype(np.int64)[1:-1]]
+
+
+def _print_comparison(console: Console, part: Part, model: NextTokenModel) -> None:
+    batch = part.positions[:BATCH]
+    logits = model.logits(part.contexts(batch))
+    result = compare(logits, part.ids[batch])
+    rows, columns = logits.shape
+    _print_heading(
+        console, f"Loss and gradient of one batch, {rows:,} x {columns:,}; best of {ROUNDS}"
+    )
+    threads = _count(softxent.get_threads(), "thread")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, seconds in (
+        ("plain NumPy", result.numpy_seconds),
+        ("softxent, 1 thread", result.one_thread_seconds),
+        (f"softxent, {threads}", result.all_threads_seconds),
+    ):
+        ratio = result.numpy_seconds / seconds
+        table.add_row(name, f"{seconds * 1e3:8.2f} ms", f"{ratio:5.1f} x")
+    console.print(table)
+    console.print(
+        f"largest difference: loss {result.loss_difference:.1e}, "
+        f"gradient {result.gradient_difference:.1e} (its largest: {result.gradient_size:.1e})"
+    )
+
+
+def _loss_and_perplexity(losses: list[float]) -> str:
+    mean = sum(losses) / len(losses)
+    return f"loss {mean:.6f}  perplexity {exp(mean):.1f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _visible(token: str) -> str:
+    """The token with line ends, tabs and control characters spelled as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in token)

@@ -1,0 +1,288 @@
+//! Shapes: an array of any rank, layout and dtype seen as rows of columns.
+//!
+//! The class axis becomes the columns, all other axes together the rows, in C order. A view knows where
+//! every element is, so no layout needs a copy of the array: rows that lie contiguous in native byte order are
+//! handed out as they are, all others are gathered into a tile a few rows at a time.
+//!
+//! Class ids are read and checked here too, once, into memory of our own: what another thread writes to the
+//! caller's array afterwards can do no harm.
+
+use crate::element::{Element, Kind};
+use crate::error::{self, Error};
+use crate::simd::Number;
+use half::{bf16, f16};
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Where an array lies in memory.
+#[derive(Clone, Debug)]
+pub struct Array {
+    /// The first element.
+    pub data: *mut u8,
+    /// The dtype.
+    pub kind: Kind,
+    /// Whether the bytes of an element are in the order that is not this machine's.
+    pub swapped: bool,
+    /// Elements along each axis.
+    pub shape: Vec<usize>,
+    /// Bytes from one element to the next along each axis.
+    pub strides: Vec<isize>,
+}
+
+/// An array as rows of columns.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    data: *mut u8,
+    kind: Kind,
+    swapped: bool,
+    /// Lengths and strides of the axes that make up the rows, neighbours joined where they are one run.
+    outer: Vec<(usize, isize)>,
+    rows: usize,
+    columns: usize,
+    column_stride: isize,
+    /// Whether rows can be handed out as slices.
+    contiguous: bool,
+}
+
+// SAFETY: a view is addresses and lengths. Who makes one vouches for the memory (see `Matrix::new`), and the
+// sweep gives each part of an output to one task only.
+unsafe impl Send for Matrix {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix {}
+
+impl Matrix {
+    /// The array with `axis` (already within the shape) as its columns.
+    ///
+    /// # Safety
+    /// As long as the view is used, every element that shape and strides reach is valid for reading and, where
+    /// the view is an output, for writing, and nothing but views made here holds references to it.
+    pub unsafe fn new(array: &Array, axis: usize) -> Self {
+        let mut outer: Vec<(usize, isize)> = Vec::new();
+        for (i, (&length, &stride)) in array.shape.iter().zip(&array.strides).enumerate() {
+            if i == axis || length == 1 {
+                continue;
+            }
+            match outer.last_mut() {
+                // One step of the axis before is a whole run along this one: together they are one axis.
+                Some((before, wide)) if *wide == stride.wrapping_mul(length.cast_signed()) => {
+                    *before *= length;
+                    *wide = stride;
+                }
+                _ => outer.push((length, stride)),
+            }
+        }
+        let (columns, column_stride) = (array.shape[axis], array.strides[axis]);
+        let size = array.kind.size();
+        let aligned = std::iter::once(array.data.addr())
+            .chain(outer.iter().map(|(_, stride)| stride.unsigned_abs()))
+            .all(|offset| offset % size == 0);
+        Self {
+            data: array.data,
+            kind: array.kind,
+            swapped: array.swapped,
+            rows: outer.iter().map(|(length, _)| length).product(),
+            outer,
+            columns,
+            column_stride,
+            contiguous: aligned
+                && !array.swapped
+                && (columns <= 1 || column_stride == size.cast_signed()),
+        }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The dtype.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether rows can be handed out as slices of `E`.
+    pub fn is_contiguous<E: Element>(&self) -> bool {
+        self.contiguous && self.kind == E::KIND
+    }
+
+    /// Whether neighbouring rows are closer in memory than neighbouring columns, so that several rows should be
+    /// gathered at a time.
+    pub fn rows_are_neighbours(&self) -> bool {
+        let row_stride = self.outer.last().map_or(isize::MAX, |&(_, stride)| stride);
+        row_stride.unsigned_abs() < self.column_stride.unsigned_abs()
+    }
+
+    /// The address of a row's first element.
+    fn row(&self, row: usize) -> *mut u8 {
+        debug_assert!(row < self.rows);
+        let (mut rest, mut offset) = (row, 0);
+        for &(length, stride) in self.outer.iter().rev() {
+            offset += (rest % length).cast_signed() * stride;
+            rest /= length;
+        }
+        self.data.wrapping_offset(offset)
+    }
+
+    /// A part of a row, where it lies. Panics unless [`Self::is_contiguous`].
+    pub fn cells<E: Element>(&self, row: usize, columns: Range<usize>) -> &[Cell<E>] {
+        assert!(self.is_contiguous::<E>() && row < self.rows && columns.end <= self.columns);
+        assert!(columns.start <= columns.end);
+        // SAFETY: the range is within the row, whose elements lie side by side, aligned, and are valid as
+        // `new` asks; `Cell` allows for other views of the same memory.
+        unsafe {
+            let start = self.row(row).cast::<Cell<E>>().add(columns.start);
+            std::slice::from_raw_parts(start, columns.len())
+        }
+    }
+
+    /// One element as a double. Panics outside of the matrix.
+    pub fn get(&self, row: usize, column: usize) -> f64 {
+        let value = [Cell::new(0.0)];
+        self.gather::<f64>(row..row + 1, column..column + 1, &value);
+        value[0].get()
+    }
+
+    /// Copies a part of some rows into `tile`, one row after the other, converted to `E`.
+    pub fn gather<E: Element>(&self, rows: Range<usize>, columns: Range<usize>, tile: &[Cell<E>]) {
+        let swapped = self.swapped;
+        macro_rules! read {
+            ($t:ty, $to_f64:expr) => {
+                self.each(rows, columns, tile, |at, value| {
+                    // SAFETY: `each` visits elements of the matrix, valid as `new` asks, at any alignment.
+                    let mut bytes = unsafe { at.cast::<[u8; size_of::<$t>()]>().read_unaligned() };
+                    if swapped {
+                        bytes.reverse();
+                    }
+                    value.set(E::from_f64($to_f64(<$t>::from_ne_bytes(bytes))));
+                })
+            };
+        }
+        match self.kind {
+            Kind::F16 => read!(f16, f16::to_f64),
+            Kind::BF16 => read!(bf16, bf16::to_f64),
+            Kind::F32 => read!(f32, f64::from),
+            Kind::F64 => read!(f64, f64::from),
+            Kind::I8 => read!(i8, f64::from),
+            Kind::I16 => read!(i16, f64::from),
+            Kind::I32 => read!(i32, f64::from),
+            Kind::I64 => read!(i64, |x| x as f64),
+            Kind::U8 => read!(u8, f64::from),
+            Kind::U16 => read!(u16, f64::from),
+            Kind::U32 => read!(u32, f64::from),
+            Kind::U64 => read!(u64, |x| x as f64),
+        }
+    }
+
+    /// Copies `tile` into a part of some rows, rounded to the dtype of this array.
+    pub fn scatter<E: Element>(&self, rows: Range<usize>, columns: Range<usize>, tile: &[Cell<E>]) {
+        macro_rules! write {
+            ($t:ty) => {
+                self.each(rows, columns, tile, |at, value| {
+                    let rounded = <$t as Number>::from_f64(value.get().to_f64());
+                    // SAFETY: `each` visits elements of the matrix, valid as `new` asks, at any alignment.
+                    unsafe { at.cast::<$t>().write_unaligned(rounded) };
+                })
+            };
+        }
+        match self.kind {
+            Kind::F16 => write!(f16),
+            Kind::BF16 => write!(bf16),
+            Kind::F32 => write!(f32),
+            _ => write!(f64),
+        }
+    }
+
+    /// Visits the elements of a part of some rows, each with its place in the tile: along the rows or along the
+    /// columns, whichever are closer in memory.
+    fn each<E>(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        tile: &[Cell<E>],
+        mut visit: impl FnMut(*mut u8, &Cell<E>),
+    ) {
+        assert!(rows.end <= self.rows && columns.end <= self.columns);
+        let width = columns.len();
+        let starts = rows.map(|row| self.row(row));
+        let offset = |column: usize| column.cast_signed() * self.column_stride;
+        if self.rows_are_neighbours() {
+            let starts: Vec<*mut u8> = starts.collect();
+            for (i, column) in columns.enumerate() {
+                for (row, start) in starts.iter().enumerate() {
+                    visit(start.wrapping_offset(offset(column)), &tile[row * width + i]);
+                }
+            }
+        } else {
+            for (start, tile) in starts.zip(tile.chunks(width)) {
+                for (column, value) in columns.clone().zip(tile) {
+                    visit(start.wrapping_offset(offset(column)), value);
+                }
+            }
+        }
+    }
+}
+
+/// Reads class ids of any integer dtype, in C order: the column of each row, or None for an ignored one.
+///
+/// # Safety
+/// Every element that the array's shape and strides reach is valid for reading.
+pub unsafe fn read_classes(
+    targets: &Array,
+    ignored: &[i128],
+    classes: usize,
+) -> Result<Vec<Option<usize>>, Error> {
+    let rows = targets.shape.iter().product();
+    let mut columns = error::reserve(rows)?;
+    let mut position = vec![0; targets.shape.len()];
+    for _ in 0..rows {
+        let offset: isize =
+            position.iter().zip(&targets.strides).map(|(&i, s)| usize::cast_signed(i) * s).sum();
+        let at = targets.data.wrapping_offset(offset);
+        // SAFETY: `position` is within the shape, and the caller vouches for what that reaches.
+        let class = unsafe { read_integer(at, targets.kind, targets.swapped) };
+        columns.push(match usize::try_from(class) {
+            _ if ignored.contains(&class) => None,
+            Ok(column) if column < classes => Some(column),
+            _ => return Err(Error::Class { position, class, classes }),
+        });
+        // The next position in C order, like the digits of a counter.
+        for (i, &length) in position.iter_mut().zip(&targets.shape).rev() {
+            *i += 1;
+            if *i < length {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    Ok(columns)
+}
+
+/// One integer, at any alignment and in either byte order.
+///
+/// # Safety
+/// `at` is valid for reading an element of that dtype.
+unsafe fn read_integer(at: *const u8, kind: Kind, swapped: bool) -> i128 {
+    macro_rules! read {
+        ($t:ty) => {{
+            // SAFETY: the caller vouches for the address.
+            let number = unsafe { at.cast::<$t>().read_unaligned() };
+            i128::from(if swapped { number.swap_bytes() } else { number })
+        }};
+    }
+    match kind {
+        Kind::I8 => read!(i8),
+        Kind::I16 => read!(i16),
+        Kind::I32 => read!(i32),
+        Kind::I64 => read!(i64),
+        Kind::U8 => read!(u8),
+        Kind::U16 => read!(u16),
+        Kind::U32 => read!(u32),
+        // No caller passes a floating dtype; as an integer it would be an id out of range.
+        _ => read!(u64),
+    }
+}

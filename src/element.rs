@@ -1,0 +1,190 @@
+//! The dtypes: what stands in memory, and how it becomes lanes to compute with.
+//!
+//! An [`Element`] widens when it is loaded and narrows, to nearest even, when it is stored; 16-bit and
+//! single-precision logits are computed in `f32`, doubles in `f64`. Memory is seen as slices of [`Cell`],
+//! because input and output may be the same array.
+//!
+//! This file knows no mathematics. It is where vectors touch memory: the length checks that make that
+//! safe are here and nowhere else.
+
+use crate::simd::{Float, MAX_LANES, Number, Simd, Vector};
+use half::{bf16, f16};
+use std::cell::Cell;
+
+/// A dtype of logits or of an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// IEEE binary16.
+    F16,
+    /// bfloat16.
+    BF16,
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary64.
+    F64,
+    /// Signed 8-bit integers; like all integers they are computed as doubles, and are never an output.
+    I8,
+    /// Signed 16-bit integers.
+    I16,
+    /// Signed 32-bit integers.
+    I32,
+    /// Signed 64-bit integers.
+    I64,
+    /// Unsigned 8-bit integers.
+    U8,
+    /// Unsigned 16-bit integers.
+    U16,
+    /// Unsigned 32-bit integers.
+    U32,
+    /// Unsigned 64-bit integers.
+    U64,
+}
+
+impl Kind {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::I8 | Self::U8 => 1,
+            Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F64 | Self::I64 | Self::U64 => 8,
+        }
+    }
+}
+
+/// The vector of lanes that elements of type `E` become on the level `S`.
+pub type Wide<S, E> = <<E as Element>::Compute as Float>::V<S>;
+
+/// A floating-point dtype of logits.
+pub trait Element: Number + Default {
+    /// The precision to compute in.
+    type Compute: Float + Element<Compute = Self::Compute>;
+    /// The dtype as a value.
+    const KIND: Kind;
+
+    /// One value, widened.
+    fn widen(self) -> Self::Compute;
+    /// One value, rounded to nearest even.
+    fn narrow(value: Self::Compute) -> Self;
+
+    /// Reads one logical vector from the start of `from`.
+    fn load<S: Simd>(simd: S, from: &[Cell<Self>]) -> Wide<S, Self>;
+    /// Writes one logical vector to the start of `to`; past the caches if `STREAM` (then `to` is aligned
+    /// to the vector's size in memory).
+    fn store<S: Simd, const STREAM: bool>(simd: S, to: &[Cell<Self>], value: Wide<S, Self>);
+}
+
+/// Panics unless there is room for one logical vector. With the constant slice lengths that the kernels
+/// use, the compiler removes it.
+#[inline(always)]
+fn check_length<E: Element>(cells: &[Cell<E>]) {
+    assert!(cells.len() >= E::Compute::LANES, "a slice of cells shorter than a vector");
+}
+
+macro_rules! full_width {
+    ($t:ident, $kind:ident) => {
+        impl Element for $t {
+            type Compute = $t;
+            const KIND: Kind = Kind::$kind;
+
+            #[inline(always)]
+            fn widen(self) -> $t {
+                self
+            }
+            #[inline(always)]
+            fn narrow(value: $t) -> Self {
+                value
+            }
+            #[inline(always)]
+            fn load<S: Simd>(simd: S, from: &[Cell<Self>]) -> Wide<S, Self> {
+                check_length(from);
+                // SAFETY: the slice holds a vector, and a `Cell` is laid out as its value.
+                unsafe { Vector::load(simd, from.as_ptr().cast()) }
+            }
+            #[inline(always)]
+            fn store<S: Simd, const STREAM: bool>(_: S, to: &[Cell<Self>], value: Wide<S, Self>) {
+                check_length(to);
+                let to: *mut $t = to.as_ptr().cast_mut().cast();
+                debug_assert!(!STREAM || to.addr() % 64 == 0);
+                // SAFETY: the slice has room for a vector, cells may be written through a shared
+                // reference, and who streams has aligned the address.
+                unsafe { if STREAM { value.stream(to) } else { value.store(to) } }
+            }
+        }
+    };
+}
+full_width!(f32, F32);
+full_width!(f64, F64);
+
+macro_rules! half_width {
+    ($t:ident, $kind:ident, $widen:ident, $narrow:ident) => {
+        impl Number for $t {
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                Self::to_f64(self)
+            }
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                Self::from_f64(value)
+            }
+        }
+
+        impl Element for $t {
+            type Compute = f32;
+            const KIND: Kind = Kind::$kind;
+
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                self.to_f32()
+            }
+            #[inline(always)]
+            fn narrow(value: f32) -> Self {
+                Self::from_f32(value)
+            }
+            #[inline(always)]
+            fn load<S: Simd>(simd: S, from: &[Cell<Self>]) -> Wide<S, Self> {
+                check_length(from);
+                // SAFETY: the slice holds sixteen elements, each a transparent 16-bit pattern in a `Cell`.
+                simd.$widen(unsafe { simd.load_half(from.as_ptr().cast()) })
+            }
+            #[inline(always)]
+            fn store<S: Simd, const STREAM: bool>(
+                simd: S,
+                to: &[Cell<Self>],
+                value: Wide<S, Self>,
+            ) {
+                check_length(to);
+                let to: *mut u16 = to.as_ptr().cast_mut().cast();
+                debug_assert!(!STREAM || to.addr() % 32 == 0);
+                let value = simd.$narrow(value);
+                // SAFETY: the slice has room for sixteen elements, cells may be written through a shared
+                // reference, and who streams has aligned the address.
+                unsafe {
+                    if STREAM { simd.stream_half(to, value) } else { simd.store_half(to, value) }
+                }
+            }
+        }
+    };
+}
+half_width!(f16, F16, widen_f16, narrow_f16);
+half_width!(bf16, BF16, widen_bf16, narrow_bf16);
+
+/// Reads up to one logical vector; the lanes that `from` does not reach are negative infinity, which
+/// adds nothing to any sum of exponentials.
+#[inline(always)]
+pub fn load_padded<S: Simd, E: Element>(simd: S, from: &[Cell<E>]) -> Wide<S, E> {
+    let padded: [Cell<E::Compute>; MAX_LANES] = std::array::from_fn(|i| {
+        Cell::new(from.get(i).map_or(E::Compute::NEG_INFINITY, |x| x.get().widen()))
+    });
+    E::Compute::load(simd, &padded)
+}
+
+/// Writes the first lanes of a vector, as many as `to` has room for.
+#[inline(always)]
+pub fn store_part<S: Simd, E: Element>(simd: S, to: &[Cell<E>], value: Wide<S, E>) {
+    let whole: [Cell<E>; MAX_LANES] = std::array::from_fn(|_| Cell::new(E::default()));
+    E::store::<S, false>(simd, &whole, value);
+    for (to, from) in to.iter().zip(&whole) {
+        to.set(from.get());
+    }
+}

@@ -1,0 +1,131 @@
+//! The exponential on vectors.
+//!
+//! With `c = log2(e) / temperature`,
+//!
+//! ```text
+//! exp(d / temperature) = 2^(c d) = 2^n 2^f,    n = round(c d),    f = c d - n in [-1/2, 1/2]
+//! ```
+//!
+//! so the temperature costs nothing: it is part of the constant. `2^f` is a polynomial, `2^n` is put
+//! together from bits.
+//!
+//! 1. `c` is kept in two parts, high and low. `c_high d - n` is one fused multiply-add and so rounded once;
+//!    the low part repairs what the rounding of `c` to working precision would cost (20 ulp at d = -87).
+//! 2. `n` is rounded by adding `1.5 * 2^23` (`2^52` for doubles), and the exponent's bias along with it: the
+//!    lowest bits of that sum are the exponent field of `2^n`.
+//! 3. The scaling by `2^n` is a multiplication, not an addition to the exponent bits, so that a NaN
+//!    survives whatever its payload.
+//! 4. Where `2^(c d)` is below the smallest normal number the result is 0. This includes `d = -inf`.
+//!
+//! Domain: `d / temperature <= 1` (the kernels subtract a reference close to the maximum); above, up to
+//! overflow at 88, it is right as well, beyond that the result is meaningless.
+//! Error: at most 1.0 ulp in single precision, all values tried (`tests/verbs.rs`); without a fused
+//! multiply-add (portable doubles) `|d| / temperature / 2` ulp more.
+
+use crate::simd::{Float, Simd, Vector};
+
+/// Constants of the exponential in one precision.
+pub trait Exp: Float {
+    /// 1.5 * 2^(mantissa bits) + exponent bias; see point 2 above.
+    const ROUND: Self;
+    /// The exponent of the smallest normal number.
+    const MIN_EXPONENT: f64;
+    /// `2^f` on [-1/2, 1/2], highest power first, the constant term exactly 1. Minimax in relative error
+    /// (Lawson's algorithm in 60 digits), rounded one coefficient after the other from the constant up, the
+    /// rest fitted anew each time.
+    const POLYNOMIAL: &'static [Self];
+}
+
+impl Exp for f32 {
+    const ROUND: f32 = 12_582_912.0 + 127.0;
+    const MIN_EXPONENT: f64 = -126.0;
+    /// Relative error 2^-28.3. One degree less has 2^-23.4, which is as much as all roundings together.
+    const POLYNOMIAL: &'static [f32] =
+        &[0.00015329279, 0.001339097, 0.009618499, 0.055503596, 0.24022648, 0.6931472, 1.0];
+}
+
+impl Exp for f64 {
+    const ROUND: f64 = 6_755_399_441_055_744.0 + 1023.0;
+    const MIN_EXPONENT: f64 = -1022.0;
+    /// Relative error 2^-57.8.
+    const POLYNOMIAL: &'static [f64] = &[
+        4.4387391300396014e-10,
+        7.073233467746137e-09,
+        1.0178160889738224e-07,
+        1.321543883316909e-06,
+        1.5252733631918641e-05,
+        0.0001540353044904195,
+        0.001333355814654839,
+        0.0096181291076016,
+        0.055504108664821715,
+        0.24022650695910108,
+        0.6931471805599453,
+        1.0,
+    ];
+}
+
+/// log2(e), and what is left of it beyond a double.
+const LOG2_E: (f64, f64) = (std::f64::consts::LOG2_E, 2.035_527_374_093_103_3e-17);
+
+/// The base that a temperature gives: `exp(d / temperature)` as `2^((high + low) d)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Base<T> {
+    high: T,
+    low: T,
+    /// The lowest `d` whose exponential is a normal number.
+    floor: T,
+    /// The temperature itself, in double precision for the scalar work on summaries.
+    pub temperature: f64,
+}
+
+impl<T: Exp> Base<T> {
+    /// `temperature` is positive and finite.
+    pub fn new(temperature: f64) -> Self {
+        // Beyond 2^120 `c` would overflow in single precision; differences of logits that such a
+        // temperature could tell from infinity are below 1e-35.
+        let quotient = (LOG2_E.0 / temperature).min(2f64.powi(120));
+        let remainder = libm::fma(-quotient, temperature, LOG2_E.0) + LOG2_E.1;
+        let high = T::from_f64(quotient);
+        let low = T::from_f64((quotient - high.to_f64()) + remainder / temperature);
+        // A finite floor, so that -inf is always below it.
+        let floor = T::from_f64((T::MIN_EXPONENT / quotient).max(-T::MAX.to_f64()));
+        Self { high, low, floor, temperature }
+    }
+
+    /// The base as vectors.
+    #[inline(always)]
+    pub fn splat<S: Simd>(&self, simd: S) -> Powers<T::V<S>> {
+        Powers {
+            high: Vector::splat(simd, self.high),
+            low: Vector::splat(simd, self.low),
+            floor: Vector::splat(simd, self.floor),
+        }
+    }
+}
+
+/// A [`Base`] in every lane.
+#[derive(Clone, Copy)]
+pub struct Powers<V> {
+    high: V,
+    low: V,
+    floor: V,
+}
+
+impl<V: Copy> Powers<V> {
+    /// `exp(d / temperature)` in each lane.
+    #[inline(always)]
+    pub fn exp<S: Simd>(self, simd: S, d: V) -> V
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        let round = V::splat(simd, V::Scalar::ROUND);
+        let shifted = d.mul_add(self.high, round);
+        let minus_n = round.sub(shifted);
+        let fraction = d.mul_add(self.low, d.mul_add(self.high, minus_n));
+        let mut power = V::splat(simd, V::Scalar::POLYNOMIAL[0]);
+        for &coefficient in &V::Scalar::POLYNOMIAL[1..] {
+            power = power.mul_add(fraction, V::splat(simd, coefficient));
+        }
+        power.mul(shifted.low_bits_to_exponent()).zero_where_less(d, self.floor)
+    }
+}

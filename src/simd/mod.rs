@@ -1,0 +1,172 @@
+//! The vocabulary of the kernels: what a register can do, on every instruction set alike.
+//!
+//! One logical vector is 64 bytes everywhere: 16 `f32` or 8 `f64` lanes, made of as many registers as the
+//! instruction set needs. A kernel is written once against [`Simd`] and gives the same bits wherever the
+//! processor has a fused multiply-add, because width and order of the operations never change.
+//!
+//! A value of a type that implements [`Simd`] proves that the processor has the instructions: it is only
+//! made after detection ([`Level`]). That proof is what every intrinsic's `unsafe` rests on.
+//!
+//! This folder knows registers. It knows nothing of softmax.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod float_state;
+mod level;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+pub use float_state::with_default_float_state;
+pub use level::{Level, UnknownLevel};
+
+/// A number that a double can stand for.
+pub trait Number: Copy + Send + Sync + 'static {
+    /// The value as a double, exactly.
+    fn to_f64(self) -> f64;
+    /// A double, rounded to nearest even.
+    fn from_f64(value: f64) -> Self;
+}
+
+/// A number that lives in lanes: `f32` or `f64`.
+pub trait Float: Number + PartialOrd {
+    /// Lanes of a logical vector.
+    const LANES: usize;
+    /// Negative infinity.
+    const NEG_INFINITY: Self;
+    /// The largest finite number.
+    const MAX: Self;
+    /// One logical vector of this type on the level `S`.
+    type V<S: Simd>: Vector<S, Scalar = Self>;
+}
+
+macro_rules! float {
+    ($t:ident, $vector:ident, $lanes:literal) => {
+        impl Float for $t {
+            const LANES: usize = $lanes;
+            const NEG_INFINITY: Self = $t::NEG_INFINITY;
+            const MAX: Self = $t::MAX;
+            type V<S: Simd> = S::$vector;
+        }
+        impl Number for $t {
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $t
+            }
+        }
+    };
+}
+float!(f32, F32, 16);
+float!(f64, F64, 8);
+
+/// The widest vector in lanes: room for one logical vector of any [`Float`].
+pub const MAX_LANES: usize = 16;
+
+/// The verbs of a logical vector on the level `S`. A value proves, like the token it was made with, that
+/// the processor has the instructions.
+///
+/// Nothing here may be called through a function pointer or a closure that is not inlined into
+/// [`Simd::vectorize`]: outside of it the compiler may not use the instruction set.
+pub trait Vector<S: Simd>: Copy {
+    /// What a lane holds.
+    type Scalar: Float;
+
+    /// The same value in every lane.
+    fn splat(simd: S, value: Self::Scalar) -> Self;
+    /// Reads a vector, at any address.
+    ///
+    /// # Safety
+    /// `from` is valid for reading that many values.
+    unsafe fn load(simd: S, from: *const Self::Scalar) -> Self;
+    /// Writes a vector, at any address.
+    ///
+    /// # Safety
+    /// `to` is valid for writing that many values.
+    unsafe fn store(self, to: *mut Self::Scalar);
+    /// Writes past the caches; needs [`Simd::fence`] before another thread reads.
+    ///
+    /// # Safety
+    /// `to` is valid for writing a vector and aligned to 64 bytes.
+    unsafe fn stream(self, to: *mut Self::Scalar);
+    /// `self + b`
+    fn add(self, b: Self) -> Self;
+    /// `self - b`
+    fn sub(self, b: Self) -> Self;
+    /// `self * b`
+    fn mul(self, b: Self) -> Self;
+    /// `self * b + c`, rounded once where the level has a fused multiply-add.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `self > b ? self : b` in each lane, so a NaN in `b` stays and a NaN in `self` is dropped.
+    fn max(self, b: Self) -> Self;
+    /// `self`, with 0 in the lanes where `x < bound`. A NaN in `x` is not less.
+    fn zero_where_less(self, x: Self, bound: Self) -> Self;
+    /// Whether `self > b` in any lane.
+    fn any_greater(self, b: Self) -> bool;
+    /// The bits of each lane moved up into the exponent field: with a biased exponent in the lowest bits
+    /// of `self`, this is a power of two.
+    fn low_bits_to_exponent(self) -> Self;
+    /// The lanes as eight doubles, neighbours at a distance of eight added in double precision.
+    fn fold(self) -> S::F64;
+
+    /// The lanes as an array; those that a vector does not have are `fill`.
+    #[inline(always)]
+    fn to_array(self, fill: Self::Scalar) -> [Self::Scalar; MAX_LANES] {
+        let mut lanes = [fill; MAX_LANES];
+        // SAFETY: the array has room for MAX_LANES values, the most that a vector has.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes
+    }
+}
+
+/// An instruction set that this processor is known to have.
+pub trait Simd: Copy + 'static {
+    /// Sixteen singles.
+    type F32: Vector<Self, Scalar = f32>;
+    /// Eight doubles.
+    type F64: Vector<Self, Scalar = f64>;
+    /// Sixteen 16-bit patterns.
+    type Half: Copy;
+
+    /// Runs a kernel compiled for this instruction set.
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+    /// Makes streamed stores visible before any later store.
+    fn fence(self);
+
+    /// Reads sixteen 16-bit patterns.
+    ///
+    /// # Safety
+    /// `from` is valid for reading them.
+    unsafe fn load_half(self, from: *const u16) -> Self::Half;
+    /// Writes sixteen 16-bit patterns.
+    ///
+    /// # Safety
+    /// `to` is valid for writing them.
+    unsafe fn store_half(self, to: *mut u16, value: Self::Half);
+    /// Writes past the caches, as [`Vector::stream`].
+    ///
+    /// # Safety
+    /// `to` is valid for writing sixteen patterns and aligned to 32 bytes.
+    unsafe fn stream_half(self, to: *mut u16, value: Self::Half);
+    /// IEEE binary16 to single precision, exactly.
+    fn widen_f16(self, value: Self::Half) -> Self::F32;
+    /// Single precision to IEEE binary16, to nearest even.
+    fn narrow_f16(self, value: Self::F32) -> Self::Half;
+    /// bfloat16 to single precision, exactly.
+    fn widen_bf16(self, value: Self::Half) -> Self::F32;
+    /// Single precision to bfloat16, to nearest even.
+    fn narrow_bf16(self, value: Self::F32) -> Self::Half;
+}
+
+/// Work that is compiled once for each instruction set. `run` and all it calls is `#[inline(always)]`.
+pub trait Kernel {
+    /// What the work returns.
+    type Output;
+    /// Does the work.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}

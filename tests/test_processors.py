@@ -1,0 +1,169 @@
+"""The installed package on x86-64 processors that this machine is not.
+
+An instruction outside the level in use kills the process on an older processor, and no result on a
+newer one can show it. So the machine code is read: which function holds which instructions. And it
+runs on an emulated Haswell (AVX2) and Nehalem (neither AVX2 nor FMA) under `qemu-x86_64`, Debian's
+`qemu-user` from 7.2 on. This file is also the program that runs there: it computes every function
+on small arrays and saves the results, which are compared with what the same program finds here.
+
+What the right values are is not known here.
+"""
+
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import softxent as sx
+from softxent import _core
+
+Results = dict[str, np.ndarray[Any, Any]]
+
+EMULATOR = shutil.which("qemu-x86_64")
+OBJDUMP = shutil.which("objdump")
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="this is no x86-64")
+emulated = pytest.mark.skipif(EMULATOR is None, reason="needs qemu-x86_64 (Debian: qemu-user)")
+
+# The only functions outside the levels with instructions that not every x86-64 has: both libraries
+# ask the processor before they call them.
+SELF_DETECTING = ("4half8binary164arch3x86", "4libm4math4arch3x86")
+
+DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
+# One lane; half a vector; a whole one; whole ones and a tail; more than any unrolled block.
+COLUMNS = (1, 7, 16, 257, 5003)
+
+
+def compute() -> Results:
+    """Every function's result by name, as doubles, which hold each of the dtypes exactly."""
+    results: Results = {}
+    for columns in COLUMNS:
+        # Multiples of 1/16 within +-16 are exact in all dtypes. (NumPy's normal numbers come from
+        # logarithms whose last digit may depend on the processor.)
+        random = np.random.default_rng(columns)
+        exact = random.integers(-256, 256, size=(5, columns), endpoint=True) / 16
+        exact[1, : columns // 2] = -np.inf
+        targets = random.integers(columns, size=5)
+        targets[2] = -100
+        for dtype in DTYPES:
+            logits = exact.astype(dtype)
+            loss, grad = sx.cross_entropy_with_grad(logits, targets, temperature=1.5)
+            outputs = {
+                "loss of a row": sx.cross_entropy(logits, targets, reduction="none"),
+                "loss": loss,
+                "grad": grad,
+                "softmax": sx.softmax(logits),
+                "log_softmax": sx.log_softmax(logits),
+                "logsumexp": sx.logsumexp(logits),
+                "softmax over columns": sx.softmax(logits, axis=0),
+            }
+            for name, output in outputs.items():
+                results[f"{name}, {np.dtype(dtype)}, {columns}"] = np.asarray(output, np.float64)
+    return results
+
+
+def run(
+    folder: Path, cpu: str | None = None, isa: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run this file as a program: on the emulated `cpu`, with the level `isa`, where named."""
+    emulator = [] if cpu is None else [str(EMULATOR), "-cpu", cpu]
+    environment = {name: value for name, value in os.environ.items() if name != "SOFTXENT_ISA"}
+    if isa is not None:
+        environment["SOFTXENT_ISA"] = isa
+    # -I: what is imported is the installed package, wherever the tests were started.
+    command = [*emulator, sys.executable, "-I", __file__, str(folder / "results.npz")]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def level_and_results(
+    folder: Path, cpu: str | None = None, isa: str | None = None
+) -> tuple[str, Results]:
+    """Run this file as a program and read what it found: the level in use, and the results."""
+    process = run(folder, cpu, isa)
+    assert process.returncode != -signal.SIGILL, (
+        f"on {cpu}: an instruction that the level in use does not have"
+    )
+    assert process.returncode == 0, f"on {cpu}: exit {process.returncode}\n{process.stderr}"
+    with np.load(folder / "results.npz") as saved:
+        return process.stdout.split()[-1], dict(saved)
+
+
+def differing_bits(results: Results, expected: Results) -> list[str]:
+    """The names whose results are not the same bit for bit."""
+    assert results.keys() == expected.keys()
+    return [name for name in results if results[name].tobytes() != expected[name].tobytes()]
+
+
+@pytest.mark.skipif(OBJDUMP is None, reason="needs objdump (Debian: binutils)")
+def test_instructions_stay_inside_the_functions_of_their_level() -> None:
+    listing = subprocess.run(
+        [str(OBJDUMP), "--disassemble", "--no-show-raw-insn", str(_core.__file__)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    function = ""
+    with_avx: set[str] = set()
+    with_avx512: set[str] = set()
+    for line in listing.splitlines():
+        if line.endswith(">:"):
+            function = line
+        _, _, instruction = line.partition("\t")
+        # Every AVX instruction begins with v; AVX-512 adds 512-bit, mask and upper registers.
+        if instruction.startswith("v"):
+            with_avx.add(function)
+        if re.search(r"%zmm|%k[0-7]\b|%[xy]mm(1[6-9]|2\d|3[01])\b", instruction):
+            with_avx512.add(function)
+
+    in_avx512 = {name for name in with_avx if "avx512" in name}
+    in_avx2 = {name for name in with_avx if "avx2" in name}
+    assert in_avx2, "no function of the level: was the library stripped of its symbols?"
+    assert in_avx512 & with_avx512
+    assert with_avx512 - in_avx512 == set()
+    elsewhere = with_avx - in_avx512 - in_avx2
+    assert [name for name in elsewhere if not any(part in name for part in SELF_DETECTING)] == []
+
+
+@emulated
+def test_haswell_computes_the_same_bits_with_avx2(tmp_path: Path) -> None:
+    here, expected = level_and_results(tmp_path)
+    there, results = level_and_results(tmp_path, cpu="Haswell")
+    assert there == "avx2"
+    if here == "portable":
+        pytest.skip("this processor has no AVX2 to compare with")
+    assert differing_bits(results, expected) == []
+
+
+@emulated
+def test_nehalem_computes_the_same_bits_as_the_portable_level_here(tmp_path: Path) -> None:
+    _, expected = level_and_results(tmp_path, isa="portable")
+    there, results = level_and_results(tmp_path, cpu="Nehalem")
+    assert there == "portable"
+    assert differing_bits(results, expected) == []
+
+
+@emulated
+@pytest.mark.parametrize(("cpu", "isa"), [("Haswell", "avx512"), ("Nehalem", "avx2")])
+def test_a_level_that_the_processor_lacks_fails_the_import(
+    tmp_path: Path, cpu: str, isa: str
+) -> None:
+    process = run(tmp_path, cpu, isa)
+    assert process.returncode == 1
+    message = process.stderr.splitlines()[-1]
+    assert message.startswith("ImportError: ")
+    assert isa in message
+    assert "not available" in message
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], allow_pickle=False, **compute())
+    print(sx.show_runtime()["isa"])
