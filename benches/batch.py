@@ -41,7 +41,7 @@ class Batch:
         threads: int,
     ) -> None:
         self.logits, self.targets, self.out, self.threads = logits, targets, out, threads
-        self.lse = np.concatenate(
+        self.lse: npt.NDArray[np.float64] = np.concatenate(
             [_logsumexp(logits[i : i + 64]) for i in range(0, len(logits), 64)]
         )
         at_target = logits[np.arange(len(targets)), targets].astype(np.float64)

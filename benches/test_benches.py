@@ -61,7 +61,7 @@ def test_one_wrong_element_is_noticed(function: str) -> None:
         batch.check(function, wrong)
 
 
-@pytest.mark.parametrize("length", [0, 1, 127, 128, 129, 2**18, 2**20 + 37])
+@pytest.mark.parametrize("length", [0, 1, 127, 129, 257, 2**21, 2**22 + 37])
 @pytest.mark.parametrize("offset", [0, 1, 5])
 def test_the_limits_do_all_of_their_work_and_no_more(
     limits: Limits, length: int, offset: int

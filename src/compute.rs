@@ -172,9 +172,9 @@ impl Job for LogSumExp<'_> {
         Selection::All
     }
     fn needs_aside(&self, summary: &Summary) -> bool {
-        // Beside a maximum of 2 or more, what the sum of exponentials loses is less than half a unit in the
-        // last place of the result.
-        summary.is_peaked() && (summary.max / self.temperature).abs() < 2.0
+        // Beside a maximum of 4 or more, or a logarithm of more than 2, what a sum of exponentials loses in
+        // single precision is less than half a unit in the last place of the result.
+        summary.total < 8.0 && (summary.max / self.temperature).abs() < 4.0
     }
     fn finish(&self, row: usize, summary: Option<&Summary>) -> Action {
         self.rows.set(row, summary.map_or(f64::NAN, |summary| summary.lse));

@@ -41,6 +41,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether it is one of the integers.
+    pub fn is_integer(self) -> bool {
+        !matches!(self, Self::F16 | Self::BF16 | Self::F32 | Self::F64)
+    }
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {

@@ -10,7 +10,6 @@ import os
 import re
 import sysconfig
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +53,8 @@ class Part:
 
     def contexts(self, positions: NDArray[np.int64]) -> NDArray[np.int32]:
         """The `(N, CONTEXT)` classes before each of N positions, the nearest last."""
-        return self.ids[positions[:, None] + np.arange(-CONTEXT, 0)]
+        before = positions[:, None] + np.arange(-CONTEXT, 0)
+        return np.take(self.ids, before)
 
 
 @dataclass(frozen=True)

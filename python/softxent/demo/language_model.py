@@ -28,23 +28,26 @@ HIDDEN = 127  # H; with the column of ones the head is 128 wide
 BATCH = 256  # N, tokens of a step
 RATE = 0.1  # of the first step; it falls in a straight line to a twentieth
 MOST_EVALUATED = 32_768  # held-out tokens: a standard error of about 2 % of the perplexity
-TINY = np.float32(1e-12)  # far below any squared gradient that matters; keeps 0 / 0 away
+FIRST_ENERGY = 1e-6  # a row's usual squared gradient: the first steps of rare tokens stay small
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int32]
 
 
 class Rows:
-    """A matrix that learns, with one step size per row: rate / root(sum of mean squared gradients)."""
+    """A matrix that learns. The step size of a row is rate / root(energy), where its energy is the
+    sum of its mean squared gradients so far.
+    """
 
     def __init__(self, value: Floats) -> None:
+        """Start from `value`, a float32 matrix that is changed in place."""
         self.value = value
-        self.energy = np.zeros(len(value), np.float32)
+        self.energy = np.full(len(value), FIRST_ENERGY, np.float32)
 
     def descend(self, gradient: Floats, rate: float, rows: Ids | slice = slice(None)) -> None:
         """One step for the given distinct rows. The gradient's memory is used up."""
         self.energy[rows] += np.einsum("ij,ij->i", gradient, gradient) / gradient.shape[1]
-        gradient *= (np.float32(rate) / np.sqrt(self.energy[rows] + TINY))[:, None]
+        gradient *= (np.float32(rate) / np.sqrt(self.energy[rows]))[:, None]
         self.value[rows] -= gradient
 
 
@@ -57,6 +60,7 @@ class NextTokenModel:
     def __init__(
         self, unigram: NDArray[np.float64], context: int, random: np.random.Generator
     ) -> None:
+        """Draw the first weights; `context` is C."""
         inputs = context * EMBEDDING + 1
 
         def normal(rows: int, columns: int, scale: float) -> Floats:
@@ -65,7 +69,7 @@ class NextTokenModel:
         head = np.zeros((len(unigram), HIDDEN + 1), np.float32)
         head[:, -1] = unigram
         self.embeddings = Rows(normal(len(unigram), EMBEDDING, 0.1))
-        self.hidden = Rows(normal(inputs, HIDDEN, 10.0 / inputs**0.5))
+        self.hidden = Rows(normal(inputs, HIDDEN, 2.5 / inputs**0.5))
         self.head = Rows(head)
         self.head_gradient = np.empty_like(head)
 
@@ -86,7 +90,7 @@ class NextTokenModel:
 
         loss, d_logits = softxent.cross_entropy_with_grad(logits, targets, out=logits)
 
-        d_hidden = (d_logits @ self.head.value)[:, :-1] * (1 - hidden[:, :-1] ** 2)
+        d_hidden = (d_logits @ self.head.value)[:, :-1] * (1 - np.square(hidden[:, :-1]))
         d_inputs = d_hidden @ self.hidden.value[:-1].T
         np.matmul(d_logits.T, hidden, out=self.head_gradient)
 
@@ -108,8 +112,9 @@ class NextTokenModel:
 
 def unigram_log_probabilities(part: Part, classes: int) -> NDArray[np.float64]:
     """(V,) log of each token's share of the text, every token counted once more than it occurs."""
-    counts = np.bincount(part.ids[part.positions], minlength=classes) + 1
-    return np.log(counts / counts.sum())
+    counts = np.bincount(part.ids[part.positions], minlength=classes) + 1.0
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return np.log(shares)
 
 
 def train(

@@ -4,6 +4,7 @@ Knows numbers and matplotlib, and is imported only when a picture is wanted. No 
 global state: a `Figure` of its own, written as PNG.
 """
 
+from math import exp
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ def save_loss_curve(losses: list[float], unigram: float, path: Path) -> None:
     axes.set(xlabel="step", ylabel="loss (nats per token)", title="softxent demo: training loss")
     axes.grid(alpha=0.3)
     axes.legend()
-    perplexity = axes.secondary_yaxis("right", functions=(np.exp, np.log))
+    perplexity = axes.secondary_yaxis("right")
+    perplexity.yaxis.set_major_formatter(lambda nats, _: f"{exp(nats):,.0f}")
     perplexity.set_ylabel("perplexity")
     figure.savefig(path, format="png")

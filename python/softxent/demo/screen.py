@@ -155,12 +155,12 @@ def _print_guesses(console: Console, corpus: Corpus, model: NextTokenModel) -> N
     positions = _positions_before_words(corpus)
     contexts = corpus.held_out.contexts(positions)
     probabilities = softxent.softmax(model.logits(contexts))
-    _print_heading(console, "Contexts from the held-out text, and the most probable next tokens")
+    _print_heading(console, "What follows in held-out text, and the most probable next tokens")
     table = Table(box=None, pad_edge=False)
     table.add_column("context", justify="right", no_wrap=True)
-    table.add_column("next", no_wrap=True, max_width=14)
-    for _ in range(GUESSES):
-        table.add_column("", no_wrap=True, max_width=16)
+    table.add_column("text", no_wrap=True, max_width=13)
+    for rank in range(1, GUESSES + 1):
+        table.add_column(f"guess {rank}", no_wrap=True, max_width=15)
     for context, p, position in zip(contexts, probabilities, positions, strict=True):
         text = "".join(_visible(corpus.words[i]) for i in context)
         guesses = np.argsort(-p, kind="stable")[:GUESSES]

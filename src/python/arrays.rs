@@ -1,0 +1,388 @@
+//! From Python objects to views, and from results to arrays and NumPy scalars. No arithmetic.
+//!
+//! Everything that is wrong with an argument's type, shape or memory is found here, before anything is
+//! computed or written.
+
+use crate::batch::{Array, Matrix};
+use crate::element::Kind;
+use crate::error::{Error, shape};
+use numpy::npyffi::{NPY_ORDER, PY_ARRAY_API};
+use numpy::prelude::*;
+use numpy::{PyArray1, PyArrayDescr, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::PyTypeInfo;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+/// A Python array and how its memory is laid out.
+pub(super) struct View<'py> {
+    pub(super) object: Bound<'py, PyUntypedArray>,
+    pub(super) array: Array,
+}
+
+/// What an argument may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accept {
+    /// Any real number but bool.
+    Numbers,
+    /// Integers; anything else is no class id.
+    Integers,
+}
+
+impl<'py> View<'py> {
+    /// The array that an argument is, or that NumPy makes of it.
+    pub(super) fn of(
+        object: &Bound<'py, PyAny>,
+        argument: &'static str,
+        accept: Accept,
+    ) -> PyResult<Self> {
+        let array = as_array(object, argument)?;
+        let kind =
+            kind_of(&array.dtype()).filter(|kind| accept != Accept::Integers || kind.is_integer());
+        // NumPy gives an empty list the dtype float64.
+        let empty = accept == Accept::Integers
+            && array.len() == 0
+            && !object.is_instance_of::<PyUntypedArray>();
+        match kind.or(empty.then_some(Kind::I64)) {
+            Some(kind) => Ok(Self::with_kind(array, kind)),
+            None => Err(wrong_dtype(&array.dtype(), argument, accept)?.into()),
+        }
+    }
+
+    fn with_kind(object: Bound<'py, PyUntypedArray>, kind: Kind) -> Self {
+        let array = Array {
+            // SAFETY: a live array object; its data pointer may be read.
+            data: unsafe { (*object.as_array_ptr()).fields.data.cast() },
+            kind,
+            swapped: object.dtype().is_native_byteorder() == Some(false),
+            shape: object.shape().to_vec(),
+            strides: object.strides().to_vec(),
+        };
+        Self { object, array }
+    }
+
+    /// The array as rows of columns, the columns along `axis`.
+    pub(super) fn matrix(&self, axis: usize) -> Matrix {
+        // SAFETY: NumPy vouches for the memory within shape and strides as long as the array object lives, and
+        // every caller keeps it beyond the use of the view. Python code that writes to the array meanwhile can
+        // change values, which are only ever numbers: class ids are copied before they are used.
+        unsafe { Matrix::new(&self.array, axis) }
+    }
+
+    /// The shape without `axis`.
+    pub(super) fn rows_shape(&self, axis: usize) -> Vec<usize> {
+        let mut shape = self.array.shape.clone();
+        shape.remove(axis);
+        shape
+    }
+
+    /// An axis counted from either end.
+    pub(super) fn axis(&self, axis: isize) -> Result<usize, Error> {
+        let ndim = self.array.shape.len();
+        if ndim == 0 {
+            return Err(Error::value("logits", "at least one dimension", "a 0-d array"));
+        }
+        let from_start = if axis < 0 { axis + ndim.cast_signed() } else { axis };
+        usize::try_from(from_start)
+            .ok()
+            .filter(|&axis| axis < ndim)
+            .ok_or(Error::Axis { axis, ndim })
+    }
+
+    /// The lowest address, and one past the highest.
+    fn bounds(&self) -> (usize, usize) {
+        let (mut low, mut high) = (self.array.data.addr(), self.array.data.addr());
+        if self.array.shape.contains(&0) {
+            return (low, high);
+        }
+        for (&length, &stride) in self.array.shape.iter().zip(&self.array.strides) {
+            let reach = (length - 1).cast_signed() * stride;
+            low = low.wrapping_add_signed(reach.min(0));
+            high = high.wrapping_add_signed(reach.max(0));
+        }
+        (low, high + self.array.kind.size())
+    }
+
+    fn is_same_memory(&self, other: &Self) -> bool {
+        let (a, b) = (&self.array, &other.array);
+        a.data == b.data
+            && a.shape == b.shape
+            && a.strides == b.strides
+            && a.kind.size() == b.kind.size()
+    }
+
+    /// Whether any byte belongs to both arrays.
+    fn overlaps(&self, other: &Self) -> PyResult<bool> {
+        let ((low, high), (other_low, other_high)) = (self.bounds(), other.bounds());
+        if high <= other_low || other_high <= low {
+            return Ok(false);
+        }
+        // Bounds say maybe; NumPy solves the rest exactly.
+        static SHARES_MEMORY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let shares = SHARES_MEMORY.import(self.object.py(), "numpy", "shares_memory")?;
+        shares.call1((&self.object, &other.object))?.is_truthy()
+    }
+
+    /// Whether two of its own elements may lie on the same byte.
+    fn overlaps_itself(&self) -> bool {
+        let mut axes: Vec<(usize, usize)> = self
+            .array
+            .shape
+            .iter()
+            .zip(&self.array.strides)
+            .filter(|&(&length, _)| length > 1)
+            .map(|(&length, stride)| (stride.unsigned_abs(), length))
+            .collect();
+        axes.sort_unstable();
+        let mut reach = self.array.kind.size();
+        !self.array.shape.contains(&0)
+            && axes.iter().any(|&(stride, length)| {
+                let overlap = stride < reach;
+                reach += stride * (length - 1);
+                overlap
+            })
+    }
+}
+
+/// The array that `object` is, or that NumPy or the exporter of a DLPack capsule makes of it.
+fn as_array<'py>(
+    object: &Bound<'py, PyAny>,
+    argument: &'static str,
+) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let py = object.py();
+    if let Ok(array) = object.cast::<PyUntypedArray>() {
+        return plain(array.clone(), argument);
+    }
+    static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let array = if object.hasattr("__dlpack__")? {
+        super::dlpack::import(object, argument)?
+    } else {
+        let as_array = AS_ARRAY.import(py, "numpy", "asarray")?;
+        as_array.call1((object,)).map_err(|error| not_an_array(py, argument, &error))?
+    };
+    Ok(array.cast_into::<PyUntypedArray>()?)
+}
+
+/// An array, unless it is of a subclass that gives its elements another meaning.
+fn plain<'py>(
+    array: Bound<'py, PyUntypedArray>,
+    argument: &'static str,
+) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let py = array.py();
+    if array.get_type().is(PyUntypedArray::type_object(py)) {
+        return Ok(array);
+    }
+    static MASKED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static MATRIX: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    if array.is_instance(MASKED.import(py, "numpy.ma", "MaskedArray")?)? {
+        let instead = "an array without a mask (use ignore_index, or fill the masked elements)";
+        return Err(Error::of_type(argument, instead, "a masked array").into());
+    }
+    if array.is_instance(MATRIX.import(py, "numpy", "matrix")?)? {
+        return Err(Error::of_type(argument, "an array (use np.asarray)", "a np.matrix").into());
+    }
+    Ok(array)
+}
+
+/// What to say when NumPy can't make an array of something.
+fn not_an_array(py: Python<'_>, argument: &'static str, error: &PyErr) -> PyErr {
+    if error.is_instance_of::<pyo3::exceptions::PyMemoryError>(py) {
+        return error.clone_ref(py);
+    }
+    Error::of_type(argument, "an array of numbers", error.value(py)).into()
+}
+
+/// The dtype as the kernels know it, if they do.
+fn kind_of(dtype: &Bound<'_, PyArrayDescr>) -> Option<Kind> {
+    // Dtypes that NumPy does not know itself have numbers from 256 on.
+    if dtype.num() >= 256 {
+        let name = dtype.getattr("name").ok()?;
+        return name.eq("bfloat16").ok()?.then_some(Kind::BF16);
+    }
+    match (dtype.kind(), dtype.itemsize()) {
+        (b'f', 2) => Some(Kind::F16),
+        (b'f', 4) => Some(Kind::F32),
+        (b'f', 8) => Some(Kind::F64),
+        (b'i', 1) => Some(Kind::I8),
+        (b'i', 2) => Some(Kind::I16),
+        (b'i', 4) => Some(Kind::I32),
+        (b'i', 8) => Some(Kind::I64),
+        (b'u', 1) => Some(Kind::U8),
+        (b'u', 2) => Some(Kind::U16),
+        (b'u', 4) => Some(Kind::U32),
+        (b'u', 8) => Some(Kind::U64),
+        _ => None,
+    }
+}
+
+fn wrong_dtype(
+    dtype: &Bound<'_, PyArrayDescr>,
+    argument: &'static str,
+    accept: Accept,
+) -> PyResult<Error> {
+    let expected = match (accept, dtype.kind()) {
+        (Accept::Integers, b'f') => "class ids of an integer dtype (use .astype(np.int64))",
+        (Accept::Integers, b'b') => "class ids of an integer dtype, not a mask",
+        (Accept::Integers, _) => "class ids of an integer dtype",
+        (_, b'c') => "real numbers (use .real)",
+        (_, b'b') => "numbers (use .astype(np.float32))",
+        (_, b'O') => "an array of numbers (a sparse or ragged one can't be read: make it dense)",
+        _ => "float16, bfloat16, float32, float64 or integers (use .astype)",
+    };
+    Ok(Error::of_type(argument, expected, dtype.str()?))
+}
+
+/// A floating-point dtype for a result, and its kind.
+pub(super) struct ResultType<'py> {
+    pub(super) kind: Kind,
+    pub(super) dtype: Bound<'py, PyArrayDescr>,
+}
+
+impl<'py> ResultType<'py> {
+    /// The dtype that was asked for, or the one of the logits; float64 for integers.
+    pub(super) fn like_logits(
+        logits: &View<'py>,
+        asked: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        match (asked, logits.array.kind) {
+            (Some(asked), _) => Self::asked(asked),
+            (None, kind) if kind.is_integer() => Ok(Self::float64(logits.object.py())),
+            (None, kind) if logits.array.swapped => {
+                let dtype = logits.object.dtype().call_method1("newbyteorder", ("=",))?;
+                Ok(Self { kind, dtype: dtype.cast_into()? })
+            }
+            (None, kind) => Ok(Self { kind, dtype: logits.object.dtype() }),
+        }
+    }
+
+    /// The dtype that was asked for, or the one for losses and statistics.
+    pub(super) fn like_loss(
+        logits: &View<'py>,
+        asked: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let py = logits.object.py();
+        match asked {
+            Some(asked) => Self::asked(asked),
+            None if matches!(logits.array.kind, Kind::F16 | Kind::BF16 | Kind::F32) => {
+                Ok(Self { kind: Kind::F32, dtype: numpy::dtype::<f32>(py) })
+            }
+            None => Ok(Self::float64(py)),
+        }
+    }
+
+    fn float64(py: Python<'py>) -> Self {
+        Self { kind: Kind::F64, dtype: numpy::dtype::<f64>(py) }
+    }
+
+    fn asked(asked: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let dtype = PyArrayDescr::new(asked.py(), asked)?;
+        match kind_of(&dtype).filter(|kind| !kind.is_integer()) {
+            Some(kind) if dtype.is_native_byteorder() != Some(false) => Ok(Self { kind, dtype }),
+            _ => {
+                let expected = "float16, bfloat16, float32 or float64 in native byte order";
+                Err(Error::of_type("dtype", expected, dtype.str()?).into())
+            }
+        }
+    }
+
+    /// A new array of this dtype, with the shape of `prototype` and its order of axes.
+    pub(super) fn empty_like(&self, prototype: &View<'py>) -> PyResult<View<'py>> {
+        let py = prototype.object.py();
+        // SAFETY: a live array and a live dtype, whose reference the call takes over.
+        let array = unsafe {
+            let pointer = PY_ARRAY_API.PyArray_NewLikeArray(
+                py,
+                prototype.object.as_array_ptr(),
+                NPY_ORDER::NPY_KEEPORDER,
+                self.dtype.clone().into_dtype_ptr(),
+                0,
+            );
+            Bound::from_owned_ptr_or_err(py, pointer)?
+        };
+        Ok(View::with_kind(array.cast_into::<PyUntypedArray>()?, self.kind))
+    }
+
+    /// The caller's array for the results, checked: of this dtype, of the shape of the logits, its memory
+    /// apart from every input or exactly that of the logits.
+    pub(super) fn checked_out(
+        &self,
+        out: &Bound<'py, PyAny>,
+        logits: &View<'py>,
+        inputs: &[&View<'py>],
+    ) -> PyResult<View<'py>> {
+        let Ok(array) = out.cast::<PyUntypedArray>() else {
+            return Err(Error::of_type("out", "a NumPy array", out.get_type().name()?).into());
+        };
+        let dtype = array.dtype();
+        if kind_of(&dtype) != Some(self.kind) || dtype.is_native_byteorder() == Some(false) {
+            return Err(Error::of_type("out", format!("dtype {}", self.dtype), dtype).into());
+        }
+        let out = Self::writeable(plain(array.clone(), "out")?, self.kind)?;
+        if out.array.shape != logits.array.shape {
+            let expected = format!("shape {} like logits", shape(&logits.array.shape));
+            return Err(Error::value("out", expected, shape(&out.array.shape)).into());
+        }
+        if out.overlaps_itself() {
+            return Err(Error::value(
+                "out",
+                "memory of its own for each element",
+                "overlapping strides",
+            )
+            .into());
+        }
+        if !out.is_same_memory(logits) && out.overlaps(logits)? {
+            return Err(Error::value(
+                "out",
+                "logits itself, or no memory in common",
+                "a part of it",
+            )
+            .into());
+        }
+        for input in inputs {
+            if out.overlaps(input)? {
+                return Err(Error::value("out", "no memory in common with an input", "some").into());
+            }
+        }
+        Ok(out)
+    }
+
+    fn writeable(array: Bound<'py, PyUntypedArray>, kind: Kind) -> PyResult<View<'py>> {
+        // SAFETY: a live array object; its flags may be read.
+        let flags = unsafe { (*array.as_array_ptr()).fields.flags };
+        if flags & numpy::npyffi::NPY_ARRAY_WRITEABLE == 0 {
+            return Err(
+                Error::value("out", "an array that can be written", "a read-only one").into()
+            );
+        }
+        Ok(View::with_kind(array, kind))
+    }
+
+    /// Doubles as an array of this dtype and the given shape, or as a NumPy scalar if that is `()`. What
+    /// becomes 16 bits is rounded to single precision first, like everything that is computed from such data.
+    pub(super) fn from_doubles(
+        &self,
+        py: Python<'py>,
+        values: Vec<f64>,
+        shape: &[usize],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let single = || values.iter().map(|&value| value as f32).collect();
+        let flat = match self.kind {
+            Kind::F64 => PyArray1::from_vec(py, values).into_any(),
+            Kind::F32 => PyArray1::<f32>::from_vec(py, single()).into_any(),
+            _ => PyArray1::<f32>::from_vec(py, single()).call_method1("astype", (&self.dtype,))?,
+        };
+        let array = flat.call_method1("reshape", (shape,))?;
+        if shape.is_empty() { array.get_item(()) } else { Ok(array) }
+    }
+}
+
+/// Real numbers of any dtype as doubles, in C order.
+pub(super) fn doubles(view: &View<'_>) -> PyResult<Vec<f64>> {
+    let py = view.object.py();
+    let double = view.object.call_method1("astype", (numpy::dtype::<f64>(py), "C"))?;
+    let flat = double.call_method1("reshape", (-1,))?;
+    let flat =
+        flat.cast::<PyArray1<f64>>().map_err(|error| PyTypeError::new_err(error.to_string()))?;
+    Ok(flat.to_vec()?)
+}
