@@ -66,36 +66,41 @@ def softxent_calls(batch: Batch) -> dict[str, Call]:
 
 
 def numpy_calls(batch: Batch) -> dict[str, Call]:
-    """As a careful user writes it: one temporary, reused. 16-bit logits are computed in float32."""
+    """As a careful user writes it: one temporary, reused. 16-bit logits are widened to float32."""
     x, y, out = batch.logits, batch.targets, batch.out
     rows = np.arange(len(y))
     wide = np.result_type(x.dtype, np.float32)
 
-    def shifted(x: Array, out: Array | None) -> Array:
-        z: Array = np.subtract(x, x.max(axis=-1, keepdims=True), out=out, dtype=wide)
-        return z
+    def shifted(x: Array, out: Array | None) -> tuple[Array, Array]:
+        if x.dtype != wide:
+            x = out = x.astype(wide)
+        largest = x.max(axis=-1, keepdims=True)
+        return largest, np.subtract(x, largest, out=out)
 
     def softmax(out: Array | None = None) -> Array:
-        p = shifted(x, out)
+        _, p = shifted(x, out)
         np.exp(p, out=p)
         p /= p.sum(axis=-1, keepdims=True)
         return p.astype(x.dtype, copy=False)
 
     def log_softmax(out: Array | None = None) -> Array:
-        z = shifted(x, out)
+        _, z = shifted(x, out)
         z -= np.log(np.exp(z).sum(axis=-1, keepdims=True))
         return z.astype(x.dtype, copy=False)
 
     def logsumexp() -> Array:
-        e = shifted(x, None)
+        largest, e = shifted(x, None)
         np.exp(e, out=e)
-        return np.asarray(x.max(axis=-1) + np.log(e.sum(axis=-1)))
+        return np.asarray(largest[:, 0] + np.log(e.sum(axis=-1)))
 
     def loss() -> Any:
-        return (logsumexp() - x[rows, y]).mean()
+        _, z = shifted(x, None)
+        at_target = z[rows, y]
+        np.exp(z, out=z)
+        return (np.log(z.sum(axis=-1)) - at_target).mean()
 
     def loss_with_grad(x: Array, out: Array | None = None) -> Any:
-        p = shifted(x, out)
+        _, p = shifted(x, out)
         at_target = p[rows, y]
         np.exp(p, out=p)
         total = p.sum(axis=-1)

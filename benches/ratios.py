@@ -8,6 +8,7 @@ the same arrays, and then comes the next round. Each result is checked before an
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import sys
@@ -49,11 +50,15 @@ def main(arguments: Sequence[str]) -> None:
     measured = [row for row, _ in work]
 
     now = datetime.now()
+    with contextlib.redirect_stdout(sys.stderr):
+        runtime = sx.show_runtime()
     facts = {
         "machine": processor(),
         "date": now.isoformat(" ", "minutes"),
         "command": " ".join(["python -m benches.ratios", *arguments]),
         "versions": versions(dict.fromkeys([OURS, "numpy", *options.peers])),
+        "instruction set": runtime["isa"],
+        "build": runtime["profile"],
         "threads": options.threads,
         "float32 logits": f"{options.rows} x {options.columns}, {measured[0].size / MIB:.0f} MiB",
         "largest cache": f"{largest_cache() / MIB:.0f} MiB",

@@ -178,16 +178,17 @@ half_width!(bf16, BF16, widen_bf16, narrow_bf16);
 /// adds nothing to any sum of exponentials.
 #[inline(always)]
 pub fn load_padded<S: Simd, E: Element>(simd: S, from: &[Cell<E>]) -> Wide<S, E> {
-    let padded: [Cell<E::Compute>; MAX_LANES] = std::array::from_fn(|i| {
-        Cell::new(from.get(i).map_or(E::Compute::NEG_INFINITY, |x| x.get().widen()))
-    });
+    let padded = [const { Cell::new(E::Compute::NEG_INFINITY) }; MAX_LANES];
+    for (to, from) in padded.iter().zip(from) {
+        to.set(from.get().widen());
+    }
     E::Compute::load(simd, &padded)
 }
 
 /// Writes the first lanes of a vector, as many as `to` has room for.
 #[inline(always)]
 pub fn store_part<S: Simd, E: Element>(simd: S, to: &[Cell<E>], value: Wide<S, E>) {
-    let whole: [Cell<E>; MAX_LANES] = std::array::from_fn(|_| Cell::new(E::default()));
+    let whole = std::array::from_fn::<_, MAX_LANES, _>(|_| Cell::new(E::default()));
     E::store::<S, false>(simd, &whole, value);
     for (to, from) in to.iter().zip(&whole) {
         to.set(from.get());

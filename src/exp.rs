@@ -40,8 +40,15 @@ impl Exp for f32 {
     const ROUND: f32 = 12_582_912.0 + 127.0;
     const MIN_EXPONENT: f64 = -126.0;
     /// Relative error 2^-28.3. One degree less has 2^-23.4, which is as much as all roundings together.
-    const POLYNOMIAL: &'static [f32] =
-        &[0.00015329279, 0.001339097, 0.009618499, 0.055503596, 0.24022648, 0.6931472, 1.0];
+    const POLYNOMIAL: &'static [f32] = &[
+        0.00015329279,
+        0.001339097,
+        0.009618499,
+        0.055503596,
+        0.24022648,
+        std::f32::consts::LN_2,
+        1.0,
+    ];
 }
 
 impl Exp for f64 {
@@ -59,7 +66,7 @@ impl Exp for f64 {
         0.0096181291076016,
         0.055504108664821715,
         0.24022650695910108,
-        0.6931471805599453,
+        std::f64::consts::LN_2,
         1.0,
     ];
 }

@@ -60,7 +60,7 @@ impl Partial {
         let max = if self.max > other.max { self.max } else { other.max };
         let at = |part: Self| {
             // Equal maxima first: the difference of two infinities is not a number.
-            if part.max == max {
+            if part.max == max || part.sum == 0.0 {
                 part.sum
             } else {
                 part.sum * libm::exp((part.max - max) / temperature)
@@ -124,7 +124,7 @@ impl<E: Element<Compute: Exp>> Kernel for Summarize<'_, E> {
                 reference = raised;
             }
         }
-        let max = largest::<E>(&max.to_array(E::Compute::NEG_INFINITY));
+        let max = largest(max.to_array(E::Compute::NEG_INFINITY));
         Partial {
             max,
             sum: relative_to_max(chunk, skip, max, reference, total(sum), base.temperature),
@@ -139,14 +139,15 @@ fn max_of<S: Simd, V: Vector<S>>(max: V, [a, b, c, d]: [V; UNROLL]) -> V {
 }
 
 /// The largest lane that is not NaN.
-fn largest<E: Element>(lanes: &[E::Compute]) -> f64 {
-    lanes.iter().map(|lane| lane.to_f64()).fold(f64::NEG_INFINITY, f64::max)
+#[inline(always)]
+fn largest<T: Float>(lanes: [T; MAX_LANES]) -> f64 {
+    lanes.iter().fold(T::NEG_INFINITY, |max, &lane| if lane > max { lane } else { max }).to_f64()
 }
 
 /// The largest lane as a reference to subtract: finite, so that -inf less the reference is -inf.
 #[inline(always)]
 fn as_reference<S: Simd, E: Element>(max: Wide<S, E>) -> f64 {
-    largest::<E>(&max.to_array(E::Compute::NEG_INFINITY)).max(-E::Compute::MAX.to_f64())
+    largest(max.to_array(E::Compute::NEG_INFINITY)).max(-E::Compute::MAX.to_f64())
 }
 
 /// The sum of eight doubles, always in this order.
@@ -213,12 +214,15 @@ fn patched_step<E: Element>(
     start: usize,
     skip: usize,
 ) -> [Cell<E::Compute>; UNROLL * MAX_LANES] {
-    std::array::from_fn(|i| {
-        Cell::new(match chunk.get(start + i) {
-            Some(x) if start + i != skip => x.get().widen(),
-            _ => E::Compute::NEG_INFINITY,
-        })
-    })
+    let mut step = [const { Cell::new(E::Compute::NEG_INFINITY) }; UNROLL * MAX_LANES];
+    let end = chunk.len().min(start + UNROLL * E::Compute::LANES);
+    for (to, from) in step.iter_mut().zip(&chunk[start..end]) {
+        to.set(from.get().widen());
+    }
+    if let Some(skipped) = step.get(skip.wrapping_sub(start)) {
+        skipped.set(E::Compute::NEG_INFINITY);
+    }
+    step
 }
 
 /// What becomes of one logit when a row is written.

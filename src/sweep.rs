@@ -237,11 +237,12 @@ where
         let count = rows * per_row;
         let per_task = (task / CHUNK).min(count.div_ceil(4 * threads)).max(1);
         let tasks = count.div_ceil(per_task);
+        let chunks_of = |task: usize| task * per_task..(task * per_task + per_task).min(count);
 
         let partials: Vec<OnceLock<Partial>> = filled(count, OnceLock::new)?;
-        let summarize = |i: usize| {
+        let summarize = |task: usize| {
             self.with_tile(|tile| {
-                for i in i * per_task..(i * per_task + per_task).min(count) {
+                for i in chunks_of(task) {
                     let (row, columns) = chunk(i);
                     let group = row..row + 1;
                     let part = self.summarize(tile, &group, row, &columns, self.job.select(row));
@@ -264,9 +265,9 @@ where
             }
         });
 
-        let write = |i: usize| {
+        let write = |task: usize| {
             self.with_tile(|tile| {
-                for i in i * per_task..(i * per_task + per_task).min(count) {
+                for i in chunks_of(task) {
                     let (row, columns) = chunk(i);
                     self.write(tile, &(row..row + 1), &columns, &actions[row..=row]);
                 }

@@ -37,9 +37,10 @@ impl<'py> View<'py> {
         argument: &'static str,
         accept: Accept,
     ) -> PyResult<Self> {
-        let array = as_array(object, argument)?;
-        let kind =
-            kind_of(&array.dtype()).filter(|kind| accept != Accept::Integers || kind.is_integer());
+        let (array, known) = as_array(object, argument)?;
+        let kind = known
+            .or_else(|| kind_of(&array.dtype()))
+            .filter(|kind| accept != Accept::Integers || kind.is_integer());
         // NumPy gives an empty list the dtype float64.
         let empty = accept == Accept::Integers
             && array.len() == 0
@@ -145,23 +146,24 @@ impl<'py> View<'py> {
     }
 }
 
-/// The array that `object` is, or that NumPy or the exporter of a DLPack capsule makes of it.
+/// The array that `object` is, or that NumPy or the exporter of a DLPack capsule makes of it; and the dtype of
+/// its elements, where NumPy has no name for it.
 fn as_array<'py>(
     object: &Bound<'py, PyAny>,
     argument: &'static str,
-) -> PyResult<Bound<'py, PyUntypedArray>> {
+) -> PyResult<(Bound<'py, PyUntypedArray>, Option<Kind>)> {
     let py = object.py();
     if let Ok(array) = object.cast::<PyUntypedArray>() {
-        return plain(array.clone(), argument);
+        return Ok((plain(array.clone(), argument)?, None));
     }
-    static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let array = if object.hasattr("__dlpack__")? {
+    let (array, known) = if object.hasattr("__dlpack__")? {
         super::dlpack::import(object, argument)?
     } else {
+        static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let as_array = AS_ARRAY.import(py, "numpy", "asarray")?;
-        as_array.call1((object,)).map_err(|error| not_an_array(py, argument, &error))?
+        (as_array.call1((object,)).map_err(|error| not_an_array(py, argument, &error))?, None)
     };
-    Ok(array.cast_into::<PyUntypedArray>()?)
+    Ok((array.cast_into::<PyUntypedArray>()?, known))
 }
 
 /// An array, unless it is of a subclass that gives its elements another meaning.
@@ -248,6 +250,9 @@ impl<'py> ResultType<'py> {
         match (asked, logits.array.kind) {
             (Some(asked), _) => Self::asked(asked),
             (None, kind) if kind.is_integer() => Ok(Self::float64(logits.object.py())),
+            (None, Kind::BF16) if kind_of(&logits.object.dtype()).is_none_or(Kind::is_integer) => {
+                Self::bfloat16(logits.object.py())
+            }
             (None, kind) if logits.array.swapped => {
                 let dtype = logits.object.dtype().call_method1("newbyteorder", ("=",))?;
                 Ok(Self { kind, dtype: dtype.cast_into()? })
@@ -273,6 +278,19 @@ impl<'py> ResultType<'py> {
 
     fn float64(py: Python<'py>) -> Self {
         Self { kind: Kind::F64, dtype: numpy::dtype::<f64>(py) }
+    }
+
+    /// The dtype for tensors of other libraries; NumPy's users get it from ml_dtypes.
+    fn bfloat16(py: Python<'py>) -> PyResult<Self> {
+        static BFLOAT16: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        match BFLOAT16.import(py, "ml_dtypes", "bfloat16") {
+            Ok(scalar) => Ok(Self { kind: Kind::BF16, dtype: PyArrayDescr::new(py, scalar)? }),
+            Err(_) => {
+                let expected =
+                    "a dtype that NumPy knows for the result (install ml_dtypes, or name one)";
+                Err(Error::of_type("dtype", expected, "bfloat16").into())
+            }
+        }
     }
 
     fn asked(asked: &Bound<'py, PyAny>) -> PyResult<Self> {
@@ -360,7 +378,7 @@ impl<'py> ResultType<'py> {
 
     /// Doubles as an array of this dtype and the given shape, or as a NumPy scalar if that is `()`. What
     /// becomes 16 bits is rounded to single precision first, like everything that is computed from such data.
-    pub(super) fn from_doubles(
+    pub(super) fn array_of(
         &self,
         py: Python<'py>,
         values: Vec<f64>,

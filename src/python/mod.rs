@@ -271,7 +271,7 @@ fn logsumexp<'py>(
     }
     let from = view.matrix(axis);
     let lse = detached(py, threads, |run| compute::logsumexp(run, &from, temperature))?;
-    result_type.from_doubles(py, lse, &shape)
+    result_type.array_of(py, lse, &shape)
 }
 
 /// The arguments that `cross_entropy` and `cross_entropy_with_grad` share, checked.
@@ -356,9 +356,9 @@ impl<'py> LossCall<'py> {
     fn result(&self, loss: Loss) -> PyResult<Bound<'py, PyAny>> {
         let py = self.logits.object.py();
         match loss {
-            Loss::Reduced(value) => self.result_type.from_doubles(py, vec![value], &[]),
+            Loss::Reduced(value) => self.result_type.array_of(py, vec![value], &[]),
             Loss::PerRow(values) => {
-                self.result_type.from_doubles(py, values, &self.logits.rows_shape(self.axis))
+                self.result_type.array_of(py, values, &self.logits.rows_shape(self.axis))
             }
         }
     }

@@ -38,8 +38,7 @@ INTERRUPTED = 130  # the shell's 128 + SIGINT
 RECENT = 20  # steps whose mean loss the bar shows
 REPORTS = 10  # lines about the training where no bar can be drawn
 CONTEXTS = 6  # shown with the model's guesses
-GUESSES = 3  # most probable next tokens shown for each
-CONTEXT_WIDTH = 28  # characters
+GUESSES = 4  # most probable next tokens shown for each
 
 
 def run(corpus_path: Path | None, steps: int, seed: int, plot: Path | None) -> int:
@@ -147,29 +146,24 @@ def _print_perplexities(console: Console, corpus: Corpus, nats: dict[str, float]
         table.add_row(name, f"{loss:.6f}", f"{exp(loss):.2f}")
     console.print(table)
     unknown = float(np.mean(targets == UNKNOWN))
-    console.print(f"{unknown:.1%} of these tokens are not in the vocabulary: one class, {UNKNOWN}")
+    console.print(
+        f"{unknown:.1%} of these tokens are outside the vocabulary: {corpus.words[UNKNOWN]}"
+    )
 
 
 def _print_guesses(console: Console, corpus: Corpus, model: NextTokenModel) -> None:
-    """Contexts from the held-out text, the model's most probable tokens, and the true one."""
+    """A few contexts of the held-out text, what follows there, and what the model expects."""
+    part, words = corpus.held_out, corpus.words
     positions = _positions_before_words(corpus)
-    contexts = corpus.held_out.contexts(positions)
+    contexts = part.contexts(positions)
     probabilities = softxent.softmax(model.logits(contexts))
-    _print_heading(console, "What follows in held-out text, and the most probable next tokens")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("context", justify="right", no_wrap=True)
-    table.add_column("text", no_wrap=True, max_width=13)
-    for rank in range(1, GUESSES + 1):
-        table.add_column(f"guess {rank}", no_wrap=True, max_width=15)
-    for context, p, position in zip(contexts, probabilities, positions, strict=True):
-        text = "".join(_visible(corpus.words[i]) for i in context)
-        guesses = np.argsort(-p, kind="stable")[:GUESSES]
-        table.add_row(
-            text[-CONTEXT_WIDTH:],
-            _visible(corpus.words[corpus.held_out.ids[position]]),
-            *(f"{p[i]:4.0%} {_visible(corpus.words[i])}" for i in guesses),
-        )
-    console.print(table)
+    _print_heading(console, "Contexts -> what follows in the held-out text; what the model expects")
+    for context, p, target in zip(contexts, probabilities, part.ids[positions], strict=True):
+        before = "".join(_visible(words[i]) for i in context)
+        likely = np.argsort(-p, kind="stable")[:GUESSES]
+        guesses = "   ".join(f"{p[i]:.0%} {_guess(words[i])}" for i in likely)
+        for line in f"{before} -> {_visible(words[target])}", f"    {guesses}":
+            console.print(line, no_wrap=True, overflow="ellipsis")
 
 
 def _positions_before_words(corpus: Corpus) -> NDArray[np.int64]:
@@ -213,6 +207,10 @@ def _loss_and_perplexity(losses: list[float]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _guess(token: str) -> str:
+    return f"'{_visible(token)}'" if token.isspace() else _visible(token)
 
 
 def _visible(token: str) -> str:
