@@ -55,8 +55,8 @@ test-peers: .venv-peers/built ## Compare values and gradients with torch and JAX
 
 .PHONY: bench
 bench: .venv-peers/built ## Measure against the machine's limits and the peers
-	$(PEERS)/python benches/ratios.py --record
-	$(PEERS)/python -m pytest -q benches
+	$(PEERS)/python -m benches.ratios --peers numpy torch --record
+	$(PEERS)/python -m pytest -q benches/bench_functions.py --benchmark-group-by=group
 
 .PHONY: test-aarch64
 test-aarch64: ## Run the crate's tests under an emulated aarch64 (needs root on Debian)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benches.batch import Batch
-from benches.libraries import LIBRARIES, OPERATIONS, function_of, installed
+from benches.libraries import LIBRARIES, OPERATIONS, OURS, function_of, installed
 
 SECONDS = 0.2  # for each benchmark: there are a thousand
 FEWEST_ROUNDS = 5
@@ -27,7 +27,12 @@ def test_speed(benchmark: Any, batch: Batch, operation: str, library: str) -> No
     if call is None:
         pytest.skip(f"{library} has no {operation}")
     call.prepare()
-    batch.check(function_of(operation), call.run())
+    try:
+        batch.check(function_of(operation), call.run())
+    except AssertionError:
+        if library == OURS:
+            raise
+        pytest.skip(f"{library} gives a wrong answer: not timed")
 
     rows, columns = batch.logits.shape
     benchmark.group = (

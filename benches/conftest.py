@@ -7,6 +7,9 @@ import pytest
 import softxent as sx
 
 from benches.batch import DTYPES, Batch
+from benches.machine import Neighbours
+
+NEIGHBOURS = Neighbours()
 
 # In a core's cache; few rows of a large vocabulary, beyond L2; many rows of a small one; one call.
 SHAPES = ((8, 50257), (512, 128256), (65536, 1000), (1, 1000))
@@ -21,3 +24,7 @@ def batch(request: pytest.FixtureRequest) -> Batch:
     """Logits of one dtype and shape, with targets and the expected results."""
     dtype, rows, columns = request.param
     return Batch.random(rows, columns, dtype, sx.get_threads())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"taken by other processes: {NEIGHBOURS}")

@@ -174,13 +174,14 @@ def torch_calls(batch: Batch) -> dict[str, Call]:
     }
 
 
+OURS = "softxent"
 LIBRARIES: Mapping[str, Callable[[Batch], dict[str, Call]]] = {
-    "softxent": softxent_calls,
+    OURS: softxent_calls,
     "numpy": numpy_calls,
     "scipy": scipy_calls,
     "torch": torch_calls,
 }
-PEERS = tuple(name for name in LIBRARIES if name != "softxent")
+PEERS = tuple(name for name in LIBRARIES if name != OURS)
 
 
 def installed(library: str) -> bool:

@@ -43,12 +43,13 @@ typedef float vector_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(
 enum {
     LANES = VECTOR_BYTES / sizeof(float),
     /* Vectors in flight. To read and to scale, half of the registers. To copy, 4: with streaming
-     * stores 8 took a quarter longer on a Xeon with AVX-512, 2 did too. */
+     * stores 8 took a quarter longer on a Xeon with AVX-512, 2 a fifth (interleaved on 800 MB, while
+     * others used the machine too: worth a second look on a quiet one). */
     GROUP = VECTOR_BYTES == 64 ? 16 : 8,
     COPY_GROUP = 4,
     STEP = GROUP * LANES,
     COPY_STEP = COPY_GROUP * LANES,
-    PIECE = (8 << 20) / sizeof(float), /* with 1 MiB a copy took 3 % longer */
+    PIECE = (8 << 20) / sizeof(float), /* with 1 MiB a copy took 3 % longer, likewise */
     MOST_THREADS = 256,
 };
 

@@ -21,10 +21,10 @@ import numpy as np
 import softxent as sx
 
 from benches.batch import DTYPES, Batch
-from benches.libraries import LIBRARIES, PEERS, Call, function_of, installed
+from benches.libraries import LIBRARIES, OURS, PEERS, Call, function_of, installed
 from benches.limits import Limits
-from benches.machine import largest_cache, machine_name, processor, versions
-from benches.report import LIMITS, OURS, Measured, markdown
+from benches.machine import Neighbours, largest_cache, machine_name, processor, versions
+from benches.report import LIMITS, Measured, markdown
 
 RECORD = Path(__file__).with_name("record")
 NARROW = ("float16", "bfloat16")
@@ -43,10 +43,12 @@ def main(arguments: Sequence[str]) -> None:
             work += limit_work(limits, batch)
         for library in (OURS, *options.peers):
             work += library_work(library, batch)
+    neighbours = Neighbours()
     for number in range(options.rounds):
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
         for row, call in work:
             row.seconds.append(seconds_of(call))
+    taken_by_others = str(neighbours)
     measured = [row for row, _ in work]
 
     now = datetime.now()
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str]) -> None:
         "instruction set": runtime["isa"],
         "build": runtime["profile"],
         "threads": options.threads,
+        "taken by other processes": taken_by_others,
         "float32 logits": f"{options.rows} x {options.columns}, {measured[0].size / MIB:.0f} MiB",
         "largest cache": f"{largest_cache() / MIB:.0f} MiB",
         "starting the limits' threads": f"{thread_start(limits) * 1e6:.0f} µs, within the limits",
@@ -129,13 +132,19 @@ def limit_work(limits: Limits, batch: Batch) -> Work:
 
 
 def library_work(library: str, batch: Batch) -> Work:
-    """All operations that a library has, each once it has given the right answer."""
+    """All operations that a library has and gives the right answer to."""
     work = []
     for operation, call in LIBRARIES[library](batch).items():
         row = Measured(library, operation, batch.logits.dtype.name, batch.logits.nbytes, [])
         print(f"checking {row}", file=sys.stderr)
         call.prepare()
-        batch.check(function_of(operation), call.run())
+        try:
+            batch.check(function_of(operation), call.run())
+        except AssertionError as error:
+            if library == OURS:
+                raise
+            print(f"left out, for its answer is wrong: {row}{error}", file=sys.stderr)
+            continue
         work.append((row, call))
     return work
 

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from benches.libraries import OPERATIONS, function_of
+from benches.libraries import OPERATIONS, OURS, function_of
 
-OURS, LIMITS = "softxent", "limit"
+LIMITS = "limit"  # the library of the rows that are no library's
 
 Statistic = Callable[[Sequence[float]], float]
 STATISTICS: tuple[Statistic, ...] = (min, statistics.median)

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from benches import ratios, report
 from benches.batch import DTYPES, Batch
 from benches.libraries import LIBRARIES, OPERATIONS, function_of, installed
 from benches.limits import Limits
+from benches.machine import STAT, Neighbours
 
 NOT_MEASURED = {"show_runtime", "set_threads", "get_threads"}
 
@@ -109,3 +113,14 @@ def test_a_peer_without_out_stands_against_ours_with_and_without() -> None:
     peer = report.Measured("scipy", "softmax", "float32", 4, [3.0])
     against = [ratio.fast.operation for ratio in report.ratios([*ours, peer]) if ratio.slow == peer]
     assert against == names
+
+
+@pytest.mark.skipif(not STAT.exists(), reason="only Linux says what other processes take")
+def test_a_busy_neighbour_is_noticed() -> None:
+    # Beside a compiler torch's times were off a hundredfold, and nothing on the page said so.
+    neighbours = Neighbours()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        time.sleep(1.0)
+        said = str(neighbours)
+        other.kill()
+    assert "BUSY" in said

@@ -121,6 +121,19 @@ macro_rules! full_width {
 full_width!(f32, F32);
 full_width!(f64, F64);
 
+/// A double in single precision, rounded such that a second rounding to 16 bits gives what a single one would:
+/// towards zero, with the lowest bit set if anything was lost (rounding to odd; Boldo and Melquiond 2008).
+/// The conversions from doubles of the crate half ignore the lowest bits, and so miss that a value is above a tie.
+fn to_odd_f32(value: f64) -> f32 {
+    let near = value as f32;
+    if f64::from(near) == value || !near.is_finite() {
+        return near;
+    }
+    let bits = near.to_bits();
+    let towards_zero = if f64::from(near).abs() > value.abs() { bits - 1 } else { bits };
+    f32::from_bits(towards_zero | 1)
+}
+
 macro_rules! half_width {
     ($t:ident, $kind:ident, $widen:ident, $narrow:ident) => {
         impl Number for $t {
@@ -130,7 +143,7 @@ macro_rules! half_width {
             }
             #[inline(always)]
             fn from_f64(value: f64) -> Self {
-                Self::from_f64(value)
+                Self::from_f32(to_odd_f32(value))
             }
         }
 

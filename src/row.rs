@@ -19,10 +19,17 @@
 //!    cache; longer chains in single precision lose small terms beside a large one.
 //! 3. *One element can be left out* of the summary (the target's). The loss `log1p(others / target)` of a
 //!    confident row is then exact, where `lse - x_y` would cancel to nothing.
-//! 4. *Long rows in chunks* of [`CHUNK`] elements, always cut at the same places whoever computes them, and
+//! 4. *Four streams.* A chunk is cut into four quarters that are read side by side, one vector of each in a step.
+//!    The processor's prefetcher follows every stream some twenty lines ahead, and no further; a single stream
+//!    leaves the memory idle while the exponentials are computed. With four, a software prefetch 1 KiB ahead
+//!    pays as well. Measured from memory on one thread, in GB/s, where reading alone reaches 16.4: one stream
+//!    8.3, with prefetch at the best distance 9.1 (12.0 into L2); two streams 10.8; eight 13.8; four 13.7, with
+//!    prefetch 256 bytes ahead 15.8, 512 16.6, 1024 17.4, 2048 17.4, 4096 16.2, 8192 14.5. In cache none of
+//!    this changes anything (25 GB/s).
+//! 5. *Long rows in chunks* of [`CHUNK`] elements, always cut at the same places whoever computes them, and
 //!    merged from left to right, so that many threads can share a row and the bits are the same.
-//! 5. *The tail of a chunk is padding* with -inf, whose exponential is exactly 0; never a second loop.
-//! 6. NaN is sticky in the sum, though the maximum may drop it. Infinity is a maximum like any other; the
+//! 6. *The tail of a chunk is padding* with -inf, whose exponential is exactly 0; never a second loop.
+//! 7. NaN is sticky in the sum, though the maximum may drop it. Infinity is a maximum like any other; the
 //!    sum says whether a NaN was there as well.
 //!
 //! The write pass reads the row a second time, from cache if it fits, and computes the exponential again.
@@ -34,11 +41,14 @@ use crate::exp::{Base, Exp};
 use crate::simd::{Float, Kernel, MAX_LANES, Number, Simd, Vector};
 use std::cell::Cell;
 
-/// Elements that are summarized in one go; a multiple of every block.
-pub const CHUNK: usize = 16_384;
+/// Elements that are summarized in one go.
+pub const CHUNK: usize = 32_768;
 
-/// Vectors in flight at a time: enough to hide the latency of the exponential.
+/// Vectors in flight at a time: enough to hide the latency of the exponential. In the summary each comes from
+/// a stream of its own.
 const UNROLL: usize = 4;
+/// How far ahead of a stream to prefetch, in bytes.
+const PREFETCH: usize = 1024;
 /// Steps of `UNROLL` vectors between two looks at the maximum.
 const BLOCK: usize = 16;
 
@@ -86,9 +96,8 @@ impl<E: Element<Compute: Exp>> Kernel for Summarize<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Partial {
         let Self { chunk, skip, base } = self;
-        let step = UNROLL * E::Compute::LANES;
-        let steps = chunk.len().div_ceil(step);
-        let skip = skip.unwrap_or(usize::MAX);
+        let streams = Streams::new(chunk, skip);
+        let steps = streams.steps;
         let powers = base.splat(simd);
 
         let mut reference = f64::NEG_INFINITY;
@@ -99,7 +108,7 @@ impl<E: Element<Compute: Exp>> Kernel for Summarize<'_, E> {
             let block = start..(start + BLOCK).min(steps);
             if start == 0 {
                 for i in block.clone() {
-                    max = max_of(max, load_step(simd, chunk, i * step, skip));
+                    max = max_of(max, streams.load(simd, i));
                 }
                 reference = as_reference::<S, E>(max);
             }
@@ -107,7 +116,7 @@ impl<E: Element<Compute: Exp>> Kernel for Summarize<'_, E> {
             loop {
                 let m: Wide<S, E> = Vector::splat(simd, E::Compute::from_f64(reference));
                 for i in block.clone() {
-                    let x = load_step(simd, chunk, i * step, skip);
+                    let x = streams.load(simd, i);
                     max = max_of(max, x);
                     let [a, b, c, d] = x;
                     let low = powers.exp(simd, a.sub(m)).add(powers.exp(simd, b.sub(m)));
@@ -160,7 +169,7 @@ fn total<S: Simd, V: Vector<S, Scalar = f64>>(sum: V) -> f64 {
 /// The sum relative to the maximum, from the sum relative to the reference.
 fn relative_to_max<E: Element>(
     chunk: &[Cell<E>],
-    skip: usize,
+    skip: Option<usize>,
     max: f64,
     reference: f64,
     sum: f64,
@@ -169,7 +178,7 @@ fn relative_to_max<E: Element>(
     if max == f64::INFINITY {
         // inf - inf made the sum NaN; only a look at the logits tells whether one of them is NaN.
         let is_nan = |x: &Cell<E>| x.get().widen().to_f64().is_nan();
-        let nan = chunk.iter().enumerate().any(|(i, x)| i != skip && is_nan(x));
+        let nan = chunk.iter().enumerate().any(|(i, x)| Some(i) != skip && is_nan(x));
         if nan { f64::NAN } else { f64::INFINITY }
     } else if max == reference || sum == 0.0 {
         sum
@@ -178,51 +187,79 @@ fn relative_to_max<E: Element>(
     }
 }
 
-/// Four vectors from `start` on, -inf beyond the end and at `skip`.
-#[inline(always)]
-fn load_step<S: Simd, E: Element>(
-    simd: S,
-    chunk: &[Cell<E>],
-    start: usize,
-    skip: usize,
-) -> [Wide<S, E>; UNROLL] {
-    let lanes = E::Compute::LANES;
-    match chunk.get(start..start + UNROLL * lanes) {
-        Some(full) if skip.wrapping_sub(start) >= UNROLL * lanes => [
-            E::load(simd, full),
-            E::load(simd, &full[lanes..]),
-            E::load(simd, &full[2 * lanes..]),
-            E::load(simd, &full[3 * lanes..]),
-        ],
-        _ => {
-            let patched = patched_step(chunk, start, skip);
+/// A chunk as four streams of the same number of vectors, the last ones padded.
+struct Streams<'a, E> {
+    quarters: [&'a [Cell<E>]; UNROLL],
+    /// Vectors in a stream.
+    steps: usize,
+    /// Steps at which all four vectors are whole.
+    whole: usize,
+    /// The stream, and the place in it, of the element to leave out.
+    skip: Option<(usize, usize)>,
+    /// The step of that element.
+    skip_step: usize,
+}
+
+impl<'a, E: Element> Streams<'a, E> {
+    #[inline(always)]
+    fn new(chunk: &'a [Cell<E>], skip: Option<usize>) -> Self {
+        let lanes = E::Compute::LANES;
+        let steps = chunk.len().div_ceil(UNROLL * lanes);
+        let quarter = steps * lanes;
+        let bound = |i: usize| (i * quarter).min(chunk.len());
+        let quarters = std::array::from_fn(|i| &chunk[bound(i)..bound(i + 1)]);
+        let skip = skip.map(|at| (at / quarter, at % quarter));
+        let skip_step = skip.map_or(usize::MAX, |(_, at)| at / lanes);
+        Self { quarters, steps, whole: quarters[UNROLL - 1].len() / lanes, skip, skip_step }
+    }
+
+    /// The vectors of a step, -inf beyond the end and for the element to leave out.
+    #[inline(always)]
+    fn load<S: Simd>(&self, simd: S, step: usize) -> [Wide<S, E>; UNROLL] {
+        let lanes = E::Compute::LANES;
+        let [a, b, c, d] = self.quarters;
+        if step < self.whole && step != self.skip_step {
+            let at = step * lanes..step * lanes + lanes;
+            for quarter in self.quarters {
+                simd.prefetch(quarter.as_ptr().wrapping_add(at.start).wrapping_byte_add(PREFETCH));
+            }
             [
-                E::Compute::load(simd, &patched),
-                E::Compute::load(simd, &patched[lanes..]),
-                E::Compute::load(simd, &patched[2 * lanes..]),
-                E::Compute::load(simd, &patched[3 * lanes..]),
+                E::load(simd, &a[at.clone()]),
+                E::load(simd, &b[at.clone()]),
+                E::load(simd, &c[at.clone()]),
+                E::load(simd, &d[at]),
+            ]
+        } else {
+            let [a, b, c, d] = self.patched(step);
+            [
+                E::Compute::load(simd, &a),
+                E::Compute::load(simd, &b),
+                E::Compute::load(simd, &c),
+                E::Compute::load(simd, &d),
             ]
         }
     }
-}
 
-/// The elements of a step that is not whole, widened.
-#[cold]
-#[inline(never)]
-fn patched_step<E: Element>(
-    chunk: &[Cell<E>],
-    start: usize,
-    skip: usize,
-) -> [Cell<E::Compute>; UNROLL * MAX_LANES] {
-    let mut step = [const { Cell::new(E::Compute::NEG_INFINITY) }; UNROLL * MAX_LANES];
-    let end = chunk.len().min(start + UNROLL * E::Compute::LANES);
-    for (to, from) in step.iter_mut().zip(&chunk[start..end]) {
-        to.set(from.get().widen());
+    /// The elements of a step that is not whole, widened.
+    #[cold]
+    #[inline(never)]
+    fn patched(&self, step: usize) -> [[Cell<E::Compute>; MAX_LANES]; UNROLL] {
+        let lanes = E::Compute::LANES;
+        let mut patched =
+            [const { [const { Cell::new(E::Compute::NEG_INFINITY) }; MAX_LANES] }; UNROLL];
+        for (to, from) in patched.iter_mut().zip(self.quarters) {
+            let rest = from.get(step * lanes..).unwrap_or_default();
+            for (to, from) in to.iter_mut().zip(&rest[..rest.len().min(lanes)]) {
+                to.set(from.get().widen());
+            }
+        }
+        if let Some((stream, at)) = self.skip
+            && step == self.skip_step
+        {
+            patched[stream][at % lanes].set(E::Compute::NEG_INFINITY);
+        }
+        patched
     }
-    if let Some(skipped) = step.get(skip.wrapping_sub(start)) {
-        skipped.set(E::Compute::NEG_INFINITY);
-    }
-    step
 }
 
 /// What becomes of one logit when a row is written.

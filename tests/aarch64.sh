@@ -47,8 +47,7 @@ make_root() {
     unshare --mount debootstrap --variant=minbase "$suite" "$root" "$mirror" \
         /usr/share/debootstrap/scripts/sid
 
-    # How apt fetches here (proxy, certificates, validity of the index)
-    # also holds inside.
+    # How apt fetches here (proxy, certificates, age of the index) also holds inside.
     {
         apt-config dump | grep '^Acquire::' | grep -v '^Acquire::IndexTargets'
         echo 'Dpkg::Use-Pty "false";'
@@ -65,7 +64,8 @@ directory = "/softxent/target/vendor"
 
 [target.aarch64-unknown-linux-gnu]
 linker = "aarch64-linux-gnu-gcc"
-runner = "qemu-aarch64 -L /usr/aarch64-linux-gnu"
+# The first 64-bit one: what needs more than the baseline dies here.
+runner = "qemu-aarch64 -cpu cortex-a53 -L /usr/aarch64-linux-gnu"
 TOML
 
     # A root that a crash leaves half written is made anew: dpkg need not wait for the disk.

@@ -1,8 +1,9 @@
 """The command line: `softxent COMMAND`, the same as `python -m softxent COMMAND`.
 
-Knows the names and options of the commands, and exit statuses: 0 done, 2 refused (one line on
-standard error says why), 130 interrupted. It does not know how a command works: each is imported
-when it is asked for, so that only its users need its extra dependencies.
+Knows the names and options of the commands, and the exit statuses: 0 done, 1 done but for a file
+that could not be written, 2 refused (standard error says why), 130 interrupted. It does not know
+how a command works: each is imported when it is asked for, so that only its users need its extra
+dependencies.
 """
 
 import argparse

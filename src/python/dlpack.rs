@@ -35,7 +35,11 @@ pub(super) fn import<'py>(
     argument: &'static str,
 ) -> PyResult<(Bound<'py, PyAny>, Option<Kind>)> {
     let py = object.py();
-    let device = object.call_method0("__dlpack_device__")?;
+    let refused = |error: &PyErr| -> PyErr {
+        // An exporter says why it can't share its memory: "use tensor.detach()".
+        Error::of_type(argument, "an array whose memory can be shared", error.value(py)).into()
+    };
+    let device = object.call_method0("__dlpack_device__").map_err(|error| refused(&error))?;
     let (device_type, _): (i64, i64) = device.extract()?;
     if device_type != CPU {
         let expected = "an array in the memory of the CPU (copy it there first)";
@@ -50,11 +54,7 @@ pub(super) fn import<'py>(
     };
     match as_integers(object, device)? {
         Some(integers) => Ok((from_dlpack.call1((integers,))?, Some(Kind::BF16))),
-        // An exporter says why it can't share its memory: "use tensor.detach()".
-        None => {
-            let expected = "an array that can be shared";
-            Err(Error::of_type(argument, expected, error.value(py)).into())
-        }
+        None => Err(refused(&error)),
     }
 }
 

@@ -177,6 +177,10 @@ impl Simd for Avx512 {
         op!(_mm_sfence())
     }
     #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
+    }
+    #[inline(always)]
     unsafe fn load_half(self, from: *const u16) -> __m256i {
         memory!(_mm256_loadu_si256(from.cast()))
     }

@@ -137,6 +137,8 @@ pub trait Simd: Copy + 'static {
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
     /// Makes streamed stores visible before any later store.
     fn fence(self);
+    /// Asks for the line at an address, which need not be valid, to be brought into the first cache.
+    fn prefetch<T>(self, address: *const T);
 
     /// Reads sixteen 16-bit patterns.
     ///

@@ -294,6 +294,8 @@ impl Simd for Neon {
     #[inline(always)]
     fn fence(self) {}
     #[inline(always)]
+    fn prefetch<T>(self, _: *const T) {}
+    #[inline(always)]
     unsafe fn load_half(self, from: *const u16) -> Self::Half {
         memory!([vld1q_u16(from), vld1q_u16(from.add(8))])
     }

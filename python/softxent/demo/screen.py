@@ -8,7 +8,9 @@ Ctrl-C during the training ends the training; the rest is done with what has bee
 exit status is 130. A second Ctrl-C, or one at any other time, ends the command.
 """
 
+import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 from math import exp
 from pathlib import Path
 from time import perf_counter
@@ -34,8 +36,10 @@ from softxent.demo.language_model import (
 )
 from softxent.demo.side_by_side import ROUNDS, compare
 
+NOT_SAVED = 1
 INTERRUPTED = 130  # the shell's 128 + SIGINT
 RECENT = 20  # steps whose mean loss the bar shows
+BAR_TEXT_WIDTH = 72  # what stands beside the bar, and the terminal's "^C" behind it
 REPORTS = 10  # lines about the training where no bar can be drawn
 CONTEXTS = 6  # shown with the model's guesses
 GUESSES = 4  # most probable next tokens shown for each
@@ -43,6 +47,8 @@ GUESSES = 4  # most probable next tokens shown for each
 
 def run(corpus_path: Path | None, steps: int, seed: int, plot: Path | None) -> int:
     """Run the demo; returns the exit status. CorpusError where the text cannot be used."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a text may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(highlight=False, markup=False, emoji=False)
     corpus = open_corpus(corpus_path)
     _print_corpus(console, corpus)
@@ -71,7 +77,8 @@ def run(corpus_path: Path | None, steps: int, seed: int, plot: Path | None) -> i
     if losses:
         console.print(f"loss of the last batch: {losses[-1]:.9g}")
     if losses and plot is not None:
-        _save_plot(console, losses, nats["unigram baseline"], plot)
+        saved = _save_plot(console, losses, nats["unigram baseline"], plot)
+        status = status or (0 if saved else NOT_SAVED)
 
     nats[f"model after {len(losses):,} steps"] = evaluate(model, corpus.held_out)
     _print_perplexities(console, corpus, nats)
@@ -103,11 +110,10 @@ def _show_training(
 ) -> None:
     """Drain the training into `losses`, under a bar on a terminal, with a few lines elsewhere."""
     bar = Progress(
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=max(8, console.width - BAR_TEXT_WIDTH)),
         TextColumn("{task.completed:,}/{task.total:,} {task.description}"),
         TimeRemainingColumn(),
         console=console,
-        expand=True,
         disable=not console.is_interactive,
     )
     every = max(1, steps // REPORTS)
@@ -120,20 +126,22 @@ def _show_training(
                 console.print(f"step {step:6,}  {_loss_and_perplexity(losses[-every:])}")
             elif not bar.disable:
                 speed = step * BATCH / (perf_counter() - start)
-                text = f"{_loss_and_perplexity(losses[-RECENT:])}  {speed:,.0f} tokens/s"
+                text = f"{_loss_and_perplexity(losses[-RECENT:], 3)}  {speed:,.0f} tokens/s"
                 bar.update(task, completed=step, description=text)
     seconds = perf_counter() - start
     console.print(f"{seconds:.1f} s, {steps * BATCH / seconds:,.0f} tokens/s")
 
 
-def _save_plot(console: Console, losses: list[float], unigram: float, path: Path) -> None:
+def _save_plot(console: Console, losses: list[float], unigram: float, path: Path) -> bool:
     from softxent.demo.loss_curve import save_loss_curve  # matplotlib: only where it is wanted
 
     try:
         save_loss_curve(losses, unigram, path)
-        console.print(f"loss curve: {path}")
     except OSError as error:
         console.print(f"loss curve not saved: {path}: {error.strerror or error}")
+        return False
+    console.print(f"loss curve: {path}")
+    return True
 
 
 def _print_perplexities(console: Console, corpus: Corpus, nats: dict[str, float]) -> None:
@@ -187,7 +195,7 @@ def _print_comparison(console: Console, part: Part, model: NextTokenModel) -> No
     threads = _count(softxent.get_threads(), "thread")
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, seconds in (
-        ("plain NumPy", result.numpy_seconds),
+        ("NumPy, block by block", result.numpy_seconds),
         ("softxent, 1 thread", result.one_thread_seconds),
         (f"softxent, {threads}", result.all_threads_seconds),
     ):
@@ -200,9 +208,9 @@ def _print_comparison(console: Console, part: Part, model: NextTokenModel) -> No
     )
 
 
-def _loss_and_perplexity(losses: list[float]) -> str:
+def _loss_and_perplexity(losses: list[float], decimals: int = 6) -> str:
     mean = sum(losses) / len(losses)
-    return f"loss {mean:.6f}  perplexity {exp(mean):.1f}"
+    return f"loss {mean:.{decimals}f}  perplexity {exp(mean):.1f}"
 
 
 def _count(number: int, noun: str) -> str:
