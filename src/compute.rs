@@ -27,7 +27,7 @@ pub fn log_softmax(
 pub fn logsumexp(run: Run<'_>, logits: &Matrix, temperature: f64) -> Result<Vec<f64>, Error> {
     let rows = PerRow::new(logits.rows())?;
     sweep_any(run, logits, None, &LogSumExp { temperature, rows: &rows })?;
-    Ok(rows.into_values())
+    rows.into_values()
 }
 
 /// What [`cross_entropy`] returns.
@@ -70,7 +70,7 @@ pub fn cross_entropy(
         rows: &rows,
     };
     sweep_any(run, logits, gradient.map(|(out, _)| out), &job)?;
-    let losses = rows.into_values();
+    let losses = rows.into_values()?;
     Ok(match (options.reduction, denominator) {
         (Reduction::None, _) => Loss::PerRow(losses),
         (_, Denominator::Nothing(result)) => Loss::Reduced(result),
@@ -98,9 +98,7 @@ struct PerRow(Vec<AtomicU64>);
 
 impl PerRow {
     fn new(rows: usize) -> Result<Self, Error> {
-        let mut values = error::reserve(rows)?;
-        values.resize_with(rows, AtomicU64::default);
-        Ok(Self(values))
+        Ok(Self(error::collect((0..rows).map(|_| AtomicU64::default()))?))
     }
 
     fn set(&self, row: usize, value: f64) {
@@ -108,8 +106,8 @@ impl PerRow {
         self.0[row].store(value.to_bits(), Ordering::Relaxed);
     }
 
-    fn into_values(self) -> Vec<f64> {
-        self.0.into_iter().map(|bits| f64::from_bits(bits.into_inner())).collect()
+    fn into_values(self) -> Result<Vec<f64>, Error> {
+        error::collect(self.0.into_iter().map(|bits| f64::from_bits(bits.into_inner())))
     }
 }
 

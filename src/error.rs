@@ -102,6 +102,13 @@ pub fn reserve<T>(length: usize) -> Result<Vec<T>, Error> {
     }
 }
 
+/// Values in a vector, or the error that there is no memory for them.
+pub fn collect<T>(values: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>, Error> {
+    let mut collected = reserve(values.len())?;
+    collected.extend(values);
+    Ok(collected)
+}
+
 /// A shape as NumPy prints it: `(4, 50257)`, `(5,)`, `()`.
 pub fn shape(dimensions: &[usize]) -> String {
     match dimensions {

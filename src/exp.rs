@@ -30,6 +30,9 @@ pub trait Exp: Float {
     const ROUND: Self;
     /// The exponent of the smallest normal number.
     const MIN_EXPONENT: f64;
+    /// Where `c` stops growing, short of overflow: the temperature that gives it tells no two logits apart
+    /// that differ by more than 1e-34 (in double precision, 1e-299).
+    const MAX_BASE: f64;
     /// `2^f` on [-1/2, 1/2], highest power first, the constant term exactly 1. Minimax in relative error
     /// (Lawson's algorithm in 60 digits), rounded one coefficient after the other from the constant up, the
     /// rest fitted anew each time.
@@ -39,6 +42,7 @@ pub trait Exp: Float {
 impl Exp for f32 {
     const ROUND: f32 = 12_582_912.0 + 127.0;
     const MIN_EXPONENT: f64 = -126.0;
+    const MAX_BASE: f64 = 1.0e36;
     /// Relative error 2^-28.3. One degree less has 2^-23.4, which is as much as all roundings together.
     const POLYNOMIAL: &'static [f32] = &[
         0.00015329279,
@@ -54,6 +58,7 @@ impl Exp for f32 {
 impl Exp for f64 {
     const ROUND: f64 = 6_755_399_441_055_744.0 + 1023.0;
     const MIN_EXPONENT: f64 = -1022.0;
+    const MAX_BASE: f64 = 1.0e300;
     /// Relative error 2^-57.8.
     const POLYNOMIAL: &'static [f64] = &[
         4.4387391300396014e-10,
@@ -88,12 +93,14 @@ pub struct Base<T> {
 impl<T: Exp> Base<T> {
     /// `temperature` is positive and finite.
     pub fn new(temperature: f64) -> Self {
-        // Beyond 2^120 `c` would overflow in single precision; differences of logits that such a
-        // temperature could tell from infinity are below 1e-35.
-        let quotient = (LOG2_E.0 / temperature).min(2f64.powi(120));
-        let remainder = libm::fma(-quotient, temperature, LOG2_E.0) + LOG2_E.1;
+        let quotient = (LOG2_E.0 / temperature).min(T::MAX_BASE);
         let high = T::from_f64(quotient);
-        let low = T::from_f64((quotient - high.to_f64()) + remainder / temperature);
+        let low = if quotient < T::MAX_BASE {
+            let remainder = libm::fma(-quotient, temperature, LOG2_E.0) + LOG2_E.1;
+            T::from_f64((quotient - high.to_f64()) + remainder / temperature)
+        } else {
+            T::from_f64(0.0)
+        };
         // A finite floor, so that -inf is always below it.
         let floor = T::from_f64((T::MIN_EXPONENT / quotient).max(-T::MAX.to_f64()));
         Self { high, low, floor, temperature }

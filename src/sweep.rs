@@ -6,8 +6,8 @@
 //!                write(row, action)              one more read, from cache, and one write
 //! ```
 //!
-//! 1. *Rows to threads*: a task is a run of rows. If there are too few rows for that, the rows are cut into
-//!    chunks, and the three lines above become three loops, the first and the last on all threads. Chunks are
+//! 1. *Rows to threads*: a task is a run of rows. If there are too few rows for that, or they are very long, they
+//!    are cut into chunks, and the three lines above become three loops, the first and the last on all threads. Chunks are
 //!    always cut at the same places, so both ways give the same bits.
 //! 2. *Rows that are not contiguous* are gathered into a tile, one chunk at a time; several rows at once where
 //!    neighbouring rows are closer in memory than neighbouring columns (class axis 1 of an image-like batch).
@@ -20,7 +20,7 @@ use crate::error::{self, Error};
 use crate::exp::{Base, Exp};
 use crate::loss::Summary;
 use crate::row::{Affine, CHUNK, Formula, Logarithm, Partial, Summarize, Write};
-use crate::simd::{Level, Number, with_default_float_state};
+use crate::simd::{Float, Level, Number, with_default_float_state};
 use crate::threads;
 use std::cell::Cell;
 use std::ops::Range;
@@ -28,6 +28,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Rows gathered at a time when neighbouring rows are neighbours in memory: a cache line of singles.
 const GATHERED_ROWS: usize = 16;
+
+/// Columns from which on a row is no longer a single task: no cache holds it until it is written, and a caller
+/// who wants to stop should not wait for its end.
+const LONG_ROW: usize = 4 << 20;
 
 /// Sizes at which the way of working changes. None of them changes a result.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +157,8 @@ where
     fn run(run: Run<'_>, logits: &Matrix, out: Option<&Matrix>, job: &J) -> Result<(), Error> {
         let (rows, columns) = (logits.rows(), logits.columns());
         let elements = rows.saturating_mul(columns);
-        let threads = if elements < run.thresholds.parallel { 1 } else { run.threads };
+        let threads =
+            if elements < run.thresholds.parallel { 1 } else { run.threads.min(threads::MOST) };
         let gathered = !logits.is_contiguous::<E>();
         let scattered = out.is_some_and(|out| !out.is_contiguous::<O>());
         let group = if gathered && logits.rows_are_neighbours() {
@@ -180,7 +185,8 @@ where
             group,
             tiles: Mutex::new(tiles),
         };
-        if threads > 1 && rows < 4 * threads && columns > CHUNK {
+        let shared = threads > 1 && rows < 4 * threads && columns > CHUNK;
+        if shared || columns > LONG_ROW {
             sweep.by_chunks(threads, run.thresholds.task, run.interrupted)
         } else {
             // Small enough that every thread gets some, large enough that taking one costs nothing.
@@ -239,7 +245,7 @@ where
         let tasks = count.div_ceil(per_task);
         let chunks_of = |task: usize| task * per_task..(task * per_task + per_task).min(count);
 
-        let partials: Vec<OnceLock<Partial>> = filled(count, OnceLock::new)?;
+        let partials: Vec<OnceLock<Partial>> = error::collect((0..count).map(|_| OnceLock::new()))?;
         let summarize = |task: usize| {
             self.with_tile(|tile| {
                 for i in chunks_of(task) {
@@ -423,7 +429,7 @@ where
                 let formula = Affine {
                     max: Number::from_f64(max),
                     base: &self.base,
-                    alpha: Number::from_f64(alpha),
+                    alpha: Number::from_f64(within::<E>(alpha)),
                     beta: Number::from_f64(beta),
                 };
                 let patch = patch.and_then(|(at, value)| {
@@ -436,7 +442,7 @@ where
             Action::Logarithm { max, log_total } => {
                 let formula = Logarithm {
                     max: Number::from_f64(max),
-                    inverse_temperature: Number::from_f64(1.0 / self.base.temperature),
+                    inverse_temperature: Number::from_f64(within::<E>(1.0 / self.base.temperature)),
                     minus_log_sum: Number::from_f64(-log_total),
                 };
                 let from = self.source(tile, group, row, columns);
@@ -456,14 +462,13 @@ where
     }
 }
 
-/// A vector made by calling `value` that many times, or the error that there is no memory for it.
-fn filled<T>(length: usize, value: impl FnMut() -> T) -> Result<Vec<T>, Error> {
-    let mut values = error::reserve(length)?;
-    values.resize_with(length, value);
-    Ok(values)
+/// A factor kept finite in the precision of the computation, so that 0 times it stays 0.
+fn within<E: Element>(factor: f64) -> f64 {
+    let largest = E::Compute::MAX.to_f64();
+    factor.clamp(-largest, largest)
 }
 
 /// Room for that many elements.
 fn cells<E: Element>(length: usize) -> Result<Vec<Cell<E>>, Error> {
-    filled(length, || Cell::new(E::default()))
+    error::collect((0..length).map(|_| Cell::new(E::default())))
 }

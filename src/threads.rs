@@ -22,8 +22,13 @@ use std::time::{Duration, Instant};
 /// How often the caller asks whether to stop.
 const POLL: Duration = Duration::from_millis(50);
 
+/// The most threads that a call gets.
+pub const MOST: usize = 1 << LARGEST_POOL;
+const LARGEST_POOL: usize = 9;
+
 /// Pools by the binary logarithm of their size.
-static POOLS: [AtomicPtr<ThreadPool>; 10] = [const { AtomicPtr::new(std::ptr::null_mut()) }; 10];
+static POOLS: [AtomicPtr<ThreadPool>; LARGEST_POOL + 1] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; LARGEST_POOL + 1];
 
 /// The processors that this process may use: affinity and control-group quota.
 pub fn available() -> usize {
@@ -40,7 +45,7 @@ pub fn run(
     work: &(dyn Fn(usize) + Sync),
     interrupted: &mut dyn FnMut() -> bool,
 ) -> Result<(), Error> {
-    let helpers = threads.min(tasks).saturating_sub(1);
+    let helpers = threads.min(tasks).min(MOST).saturating_sub(1);
     let job = Arc::new(Job::new(tasks, work));
     if let Some(pool) = pool(helpers) {
         for _ in 0..helpers {
@@ -169,14 +174,14 @@ impl Job {
     }
 }
 
-/// A pool with at least that many threads (as far as the largest goes), or none if none is wanted or to be had.
+/// A pool with at least that many threads, or none if none is wanted or to be had.
 fn pool(helpers: usize) -> Option<&'static ThreadPool> {
     if helpers == 0 {
         return None;
     }
     forget_pools_in_children();
     let size = helpers.next_power_of_two().ilog2() as usize;
-    let slot = POOLS.get(size).or(POOLS.last())?;
+    let slot = POOLS.get(size)?;
     let existing = slot.load(Ordering::Acquire);
     if !existing.is_null() {
         // SAFETY: a pool in a slot is never dropped.

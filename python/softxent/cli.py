@@ -53,7 +53,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="a text file, or a folder of them (default: Python's own standard library)",
     )
     demo.add_argument(
-        "--steps", type=_at_least(1), default=1000, metavar="N", help="default: %(default)s"
+        "--steps", type=_at_least(1), default=750, metavar="N", help="default: %(default)s"
     )
     demo.add_argument(
         "--seed", type=_at_least(0), default=0, metavar="N", help="default: %(default)s"

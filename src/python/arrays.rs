@@ -5,12 +5,12 @@
 
 use crate::batch::{Array, Matrix};
 use crate::element::Kind;
-use crate::error::{Error, shape};
+use crate::error::{self, Error, shape};
 use numpy::npyffi::{NPY_ORDER, PY_ARRAY_API};
 use numpy::prelude::*;
 use numpy::{PyArray1, PyArrayDescr, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::PyTypeInfo;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -189,8 +189,11 @@ fn plain<'py>(
 
 /// What to say when NumPy can't make an array of something.
 fn not_an_array(py: Python<'_>, argument: &'static str, error: &PyErr) -> PyErr {
-    if error.is_instance_of::<pyo3::exceptions::PyMemoryError>(py) {
+    if error.is_instance_of::<PyMemoryError>(py) {
         return error.clone_ref(py);
+    }
+    if error.is_instance_of::<PyValueError>(py) {
+        return Error::value(argument, "rows of one length", error.value(py)).into();
     }
     Error::of_type(argument, "an array of numbers", error.value(py)).into()
 }
@@ -294,13 +297,13 @@ impl<'py> ResultType<'py> {
     }
 
     fn asked(asked: &Bound<'py, PyAny>) -> PyResult<Self> {
-        let dtype = PyArrayDescr::new(asked.py(), asked)?;
+        let expected = "float16, bfloat16, float32 or float64 in native byte order";
+        let Ok(dtype) = PyArrayDescr::new(asked.py(), asked) else {
+            return Err(Error::of_type("dtype", expected, asked.repr()?).into());
+        };
         match kind_of(&dtype).filter(|kind| !kind.is_integer()) {
             Some(kind) if dtype.is_native_byteorder() != Some(false) => Ok(Self { kind, dtype }),
-            _ => {
-                let expected = "float16, bfloat16, float32 or float64 in native byte order";
-                Err(Error::of_type("dtype", expected, dtype.str()?).into())
-            }
+            _ => Err(Error::of_type("dtype", expected, dtype.str()?).into()),
         }
     }
 
@@ -384,11 +387,11 @@ impl<'py> ResultType<'py> {
         values: Vec<f64>,
         shape: &[usize],
     ) -> PyResult<Bound<'py, PyAny>> {
-        let single = || values.iter().map(|&value| value as f32).collect();
+        let single = || error::collect(values.iter().map(|&value| value as f32));
         let flat = match self.kind {
             Kind::F64 => PyArray1::from_vec(py, values).into_any(),
-            Kind::F32 => PyArray1::<f32>::from_vec(py, single()).into_any(),
-            _ => PyArray1::<f32>::from_vec(py, single()).call_method1("astype", (&self.dtype,))?,
+            Kind::F32 => PyArray1::<f32>::from_vec(py, single()?).into_any(),
+            _ => PyArray1::<f32>::from_vec(py, single()?).call_method1("astype", (&self.dtype,))?,
         };
         let array = flat.call_method1("reshape", (shape,))?;
         if shape.is_empty() { array.get_item(()) } else { Ok(array) }
@@ -400,7 +403,7 @@ pub(super) fn doubles(view: &View<'_>) -> PyResult<Vec<f64>> {
     let py = view.object.py();
     let double = view.object.call_method1("astype", (numpy::dtype::<f64>(py), "C"))?;
     let flat = double.call_method1("reshape", (-1,))?;
-    let flat =
-        flat.cast::<PyArray1<f64>>().map_err(|error| PyTypeError::new_err(error.to_string()))?;
-    Ok(flat.to_vec()?)
+    let flat = flat.cast::<PyArray1<f64>>().map_err(PyErr::from)?.readonly();
+    let values = flat.as_slice().map_err(PyErr::from)?;
+    Ok(error::collect(values.iter().copied())?)
 }

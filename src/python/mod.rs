@@ -15,9 +15,9 @@ use crate::simd::Level;
 use crate::sweep::{Run, Thresholds};
 use crate::threads;
 use arrays::{Accept, ResultType, View, doubles};
-use pyo3::exceptions::PyImportError;
+use pyo3::exceptions::{PyImportError, PyOverflowError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt, PyString};
+use pyo3::types::{PyBool, PyDict, PyString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
@@ -153,24 +153,42 @@ fn detached<T: Send>(
     Ok(result?)
 }
 
-fn integer(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<i64> {
-    if value.is_instance_of::<PyBool>() {
-        return Err(Error::of_type(argument, "an integer", "a bool").into());
-    }
-    value.extract().map_err(|_| match value.get_type().name() {
-        Ok(name) => Error::of_type(argument, "an integer", name).into(),
+/// Python's bool or NumPy's: a number to Python, but never one that was meant.
+fn is_bool(value: &Bound<'_, PyAny>) -> bool {
+    let numpys = || value.getattr("dtype")?.getattr("kind")?.eq("b");
+    value.is_instance_of::<PyBool>() || numpys().unwrap_or(false)
+}
+
+fn wrong_type(value: &Bound<'_, PyAny>, argument: &'static str, expected: &str) -> PyErr {
+    match value.get_type().name() {
+        Ok(name) => Error::of_type(argument, expected, name).into(),
         Err(error) => error,
-    })
+    }
+}
+
+/// An integer; the nearest there is for those that do not fit.
+fn integer(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<i64> {
+    if is_bool(value) {
+        return Err(wrong_type(value, argument, "an integer"));
+    }
+    match value.extract() {
+        Ok(number) => Ok(number),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            Ok(if value.lt(0)? { i64::MIN } else { i64::MAX })
+        }
+        Err(_) => Err(wrong_type(value, argument, "an integer")),
+    }
 }
 
 fn number(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<f64> {
-    if value.is_instance_of::<PyBool>() || value.is_instance_of::<PyString>() {
-        return Err(Error::of_type(argument, "a number", value.get_type().name()?).into());
+    if is_bool(value) || value.is_instance_of::<PyString>() {
+        return Err(wrong_type(value, argument, "a number"));
     }
-    value.extract().map_err(|_| match value.get_type().name() {
-        Ok(name) => Error::of_type(argument, "a number", name).into(),
-        Err(error) => error,
-    })
+    match value.extract() {
+        Ok(number) => Ok(number),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Ok(f64::INFINITY),
+        Err(_) => Err(wrong_type(value, argument, "a number")),
+    }
 }
 
 fn positive(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<f64> {
@@ -254,7 +272,7 @@ fn log_softmax<'py>(
 fn logsumexp<'py>(
     logits: &Bound<'py, PyAny>,
     axis: &Bound<'py, PyAny>,
-    keepdims: bool,
+    keepdims: &Bound<'py, PyAny>,
     temperature: &Bound<'py, PyAny>,
     dtype: Option<&Bound<'py, PyAny>>,
     threads: Option<&Bound<'py, PyAny>>,
@@ -266,6 +284,7 @@ fn logsumexp<'py>(
     let threads = threads_of(threads)?;
     let result_type = ResultType::like_loss(&view, dtype)?;
     let mut shape = view.rows_shape(axis);
+    let keepdims = keepdims.extract().map_err(|_| wrong_type(keepdims, "keepdims", "a bool"))?;
     if keepdims {
         shape.insert(axis, 1);
     }
@@ -278,7 +297,8 @@ fn logsumexp<'py>(
 struct LossCall<'py> {
     logits: View<'py>,
     axis: usize,
-    targets: View<'py>,
+    /// Everything else that was read.
+    inputs: Vec<View<'py>>,
     classes: Vec<Option<usize>>,
     options: CrossEntropy,
     result_type: ResultType<'py>,
@@ -332,12 +352,14 @@ impl<'py> LossCall<'py> {
             )
             .into());
         }
+        let offsets =
+            offsets.map(|offsets| View::of(offsets, "offsets", Accept::Integers)).transpose()?;
         let options = CrossEntropy {
             temperature: positive(temperature, "temperature")?,
             reduction,
             normalizer: normalizer.map(|number| positive(number, "normalizer")).transpose()?,
             on_empty,
-            sequences: sequences(reduction, offsets, &logits, &rows_shape)?,
+            sequences: sequences(reduction, offsets.as_ref(), &logits, &rows_shape)?,
         };
         let threads = threads_of(threads)?;
         let result_type = ResultType::like_loss(&logits, dtype)?;
@@ -350,7 +372,8 @@ impl<'py> LossCall<'py> {
         }
         // SAFETY: a live NumPy array, as `View::matrix` says.
         let classes = unsafe { read_classes(&targets.array, &ignored, class_count) }?;
-        Ok(Self { logits, axis, targets, classes, options, result_type, threads })
+        let inputs = std::iter::once(targets).chain(offsets).collect();
+        Ok(Self { logits, axis, inputs, classes, options, result_type, threads })
     }
 
     fn result(&self, loss: Loss) -> PyResult<Bound<'py, PyAny>> {
@@ -367,7 +390,7 @@ impl<'py> LossCall<'py> {
 /// The number of sequences that the rows make up.
 fn sequences(
     reduction: Reduction,
-    offsets: Option<&Bound<'_, PyAny>>,
+    offsets: Option<&View<'_>>,
     logits: &View<'_>,
     rows_shape: &[usize],
 ) -> PyResult<usize> {
@@ -384,7 +407,7 @@ fn sequences(
         }
         (Some(offsets), _) => {
             let rows = rows_shape.iter().product();
-            count_sequences(&View::of(offsets, "offsets", Accept::Integers)?, rows)
+            count_sequences(offsets, rows)
         }
     }
 }
@@ -409,20 +432,10 @@ fn count_sequences(offsets: &View<'_>, rows: usize) -> PyResult<usize> {
 fn ignored_classes(ignore_index: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<i128>> {
     let Some(given) = ignore_index else { return Ok(Vec::new()) };
     let number = |value: &Bound<'_, PyAny>| -> PyResult<i128> {
-        if value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
+        match value.call_method0("__index__") {
             // Beyond 128 bits it is no class id of any dtype; any such number stands for it.
-            return Ok(value.extract().unwrap_or(i128::MAX));
-        }
-        let index = value.call_method0("__index__").ok().filter(|_| {
-            !value.is_instance_of::<PyBool>()
-                && !value.get_type().name().is_ok_and(|name| name == "bool")
-        });
-        match index {
-            Some(index) => Ok(index.extract().unwrap_or(i128::MAX)),
-            None => {
-                let got = value.get_type().name()?;
-                Err(Error::of_type("ignore_index", "an int or several", got).into())
-            }
+            Ok(index) if !is_bool(value) => Ok(index.extract().unwrap_or(i128::MAX)),
+            _ => Err(wrong_type(value, "ignore_index", "an int or several")),
         }
     };
     let several = !given.is_instance_of::<PyString>() && !given.hasattr("__index__")?
@@ -506,10 +519,9 @@ fn cross_entropy_with_grad<'py>(
         dtype,
         threads,
     )?;
-    let mut inputs = vec![&call.targets];
     let given =
         grad_output.map(|given| View::of(given, "grad_output", Accept::Numbers)).transpose()?;
-    inputs.extend(&given);
+    let inputs: Vec<&View<'_>> = call.inputs.iter().chain(&given).collect();
     let upstream = upstream(given.as_ref(), &call)?;
     let grad_type = ResultType::like_logits(&call.logits, None)?;
     let grad = match out {

@@ -8,6 +8,8 @@
 //! It knows nothing of registers and is slow. Where the tests run under emulation ([`EMULATED`]) they
 //! thin out what is exhaustive elsewhere.
 
+#![allow(dead_code, reason = "each test file is a crate of its own and uses its part of this one")]
+
 use softxent::simd::{Float, Kernel, Level, Simd, Vector};
 
 /// Whether the tests most likely run on an emulated processor, some forty times slower.
@@ -88,6 +90,7 @@ impl Simd for Twin {
         kernel.run(self)
     }
     fn fence(self) {}
+    fn prefetch<T>(self, _: *const T) {}
     unsafe fn load_half(self, from: *const u16) -> [u16; 16] {
         // SAFETY: the caller vouches for the memory; an unaligned read asks for no more.
         std::array::from_fn(|i| unsafe { from.add(i).read_unaligned() })

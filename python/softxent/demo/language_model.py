@@ -10,9 +10,9 @@ The loss turns them into their gradient where they stand, and the biases are the
 column of ones, so that no pass over N x V is spent on them either.
 
 Every matrix learns by AdaGrad with one step size per row instead of one per element. A row is a
-token, in the embeddings and in the head. It costs two passes over the head where Adam needs six,
-rows that a batch does not touch need no work at all, and from the same number of steps it learnt
-more than Adam or momentum did.
+token, in the embeddings and in the head. It costs three passes over the head where Adam needs ten,
+and embeddings that a batch does not touch need none. At the best rate tried of each, the held-out
+perplexity after 300 steps was 33, with momentum 35, with Adam 45.
 """
 
 from collections.abc import Iterator
