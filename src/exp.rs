@@ -33,6 +33,9 @@ pub trait Exp: Float {
     /// Where `c` stops growing, short of overflow: the temperature that gives it tells no two logits apart
     /// that differ by more than 1e-34 (in double precision, 1e-299).
     const MAX_BASE: f64;
+    /// Whether sums of exponentials in doubles need the rounding errors of the additions carried along: not for
+    /// single-precision results, which are 29 bits coarser.
+    const COMPENSATED: bool;
     /// `2^f` on [-1/2, 1/2], highest power first, the constant term exactly 1. Minimax in relative error
     /// (Lawson's algorithm in 60 digits), rounded one coefficient after the other from the constant up, the
     /// rest fitted anew each time.
@@ -43,6 +46,7 @@ impl Exp for f32 {
     const ROUND: f32 = 12_582_912.0 + 127.0;
     const MIN_EXPONENT: f64 = -126.0;
     const MAX_BASE: f64 = 1.0e36;
+    const COMPENSATED: bool = false;
     /// Relative error 2^-28.3. One degree less has 2^-23.4, which is as much as all roundings together.
     const POLYNOMIAL: &'static [f32] = &[
         0.00015329279,
@@ -59,6 +63,7 @@ impl Exp for f64 {
     const ROUND: f64 = 6_755_399_441_055_744.0 + 1023.0;
     const MIN_EXPONENT: f64 = -1022.0;
     const MAX_BASE: f64 = 1.0e300;
+    const COMPENSATED: bool = true;
     /// Relative error 2^-57.8.
     const POLYNOMIAL: &'static [f64] = &[
         4.4387391300396014e-10,
@@ -96,7 +101,7 @@ impl<T: Exp> Base<T> {
         let quotient = (LOG2_E.0 / temperature).min(T::MAX_BASE);
         let high = T::from_f64(quotient);
         let low = if quotient < T::MAX_BASE {
-            let remainder = libm::fma(-quotient, temperature, LOG2_E.0) + LOG2_E.1;
+            let remainder = (-quotient).mul_add(temperature, LOG2_E.0) + LOG2_E.1;
             T::from_f64((quotient - high.to_f64()) + remainder / temperature)
         } else {
             T::from_f64(0.0)
@@ -142,4 +147,26 @@ impl<V: Copy> Powers<V> {
         }
         power.mul(shifted.low_bits_to_exponent()).zero_where_less(d, self.floor)
     }
+}
+
+/// `exp((a - b) / temperature)` of single doubles, with the same bits on every platform.
+///
+/// What the subtraction and the division round away is put back to first order: left out, it would cost
+/// `|a - b| / temperature` units in the last place.
+pub fn exp_difference(a: f64, b: f64, temperature: f64) -> f64 {
+    let difference = a - b;
+    let quotient = difference / temperature;
+    if !quotient.is_finite() {
+        return libm::exp(quotient);
+    }
+    let (_, lost) = two_sum(a, -b);
+    let rest = (-quotient).mul_add(temperature, difference) + lost;
+    libm::exp(quotient) * (1.0 + rest / temperature)
+}
+
+/// A sum, and its rounding error, which is itself a double (Knuth).
+pub fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let added = sum - a;
+    (sum, (a - (sum - added)) + (b - added))
 }

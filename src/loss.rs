@@ -16,6 +16,7 @@
 //! which keeps all digits when the row is confident and the loss 1e-12.
 
 use crate::error::Error;
+use crate::exp::{exp_difference, two_sum};
 use crate::row::Partial;
 
 /// What a row's logits add up to.
@@ -49,7 +50,7 @@ impl Summary {
         let aside = Partial { max: logit, sum: if logit == f64::INFINITY { logit } else { 1.0 } };
         let row = rest.merge(aside, temperature);
         let exp_of =
-            |x: f64| if x == row.max { 1.0 } else { libm::exp((x - row.max) / temperature) };
+            |x: f64| if x == row.max { 1.0 } else { exp_difference(x, row.max, temperature) };
         let others = rest.sum * exp_of(rest.max);
         let log_total = if logit == row.max { libm::log1p(others) } else { libm::log(row.sum) };
         let summary = Self::new(row.max, row.sum, log_total, temperature);
@@ -171,8 +172,8 @@ pub fn gradient(summary: &Summary, upstream: f64, temperature: f64) -> Coefficie
     Coefficients {
         alpha: scale / summary.total,
         beta: 0.0,
-        // `+ 0.0`: with a single class the share is 0, and its negative should be a plain 0.
-        at_target: -scale * summary.others + 0.0,
+        // A share of 0 is a plain 0, not its negative, and whatever the scale.
+        at_target: if summary.others == 0.0 { 0.0 } else { -scale * summary.others },
     }
 }
 
@@ -180,11 +181,8 @@ pub fn gradient(summary: &Summary, upstream: f64, temperature: f64) -> Coefficie
 pub fn sum(losses: impl Iterator<Item = f64>) -> f64 {
     let (mut high, mut low) = (0.0_f64, 0.0_f64);
     for loss in losses {
-        let next = high + loss;
-        // The exact rounding error of that addition (Knuth's two-sum).
-        let virtual_loss = next - high;
-        low += (high - (next - virtual_loss)) + (loss - virtual_loss);
-        high = next;
+        let (sum, lost) = two_sum(high, loss);
+        (high, low) = (sum, low + lost);
     }
     // An infinite sum has no error term; its low part is NaN.
     if high.is_finite() { high + low } else { high }

@@ -6,7 +6,6 @@
 
 mod twin;
 
-use half::{bf16, f16};
 use softxent::batch::{Array, Matrix, read_classes};
 use softxent::compute::{self, Loss, Upstream};
 use softxent::element::Kind;
@@ -17,39 +16,36 @@ use softxent::simd::Level;
 use softxent::sweep::{Run, Thresholds};
 use std::cell::Cell;
 use std::ops::Range;
-use twin::{EMULATED, Random, bits, is_fused};
+use twin::{BF16, EMULATED, F16, Random, bits, is_fused};
 
 const FLOATS: [Kind; 4] = [Kind::F16, Kind::BF16, Kind::F32, Kind::F64];
+const INTEGERS: [Kind; 8] =
+    [Kind::I8, Kind::I16, Kind::I32, Kind::I64, Kind::U8, Kind::U16, Kind::U32, Kind::U64];
 const TEMPERATURE: f64 = 0.7;
 
 macro_rules! codec {
     ($($kind:ident $t:ident $from_f64:expr, $to_f64:expr;)*) => {
-        /// A number as the bytes of an element, in this machine's order.
-        fn encode(kind: Kind, number: f64) -> Vec<u8> {
+        /// Writes a number as an element, in this machine's byte order.
+        fn encode(kind: Kind, number: f64, to: &mut [u8]) {
             match kind {
                 $(Kind::$kind => {
                     let element: $t = $from_f64(number);
-                    element.to_ne_bytes().to_vec()
+                    to.copy_from_slice(&element.to_ne_bytes());
                 })*
             }
         }
 
-        /// The number that those bytes stand for.
+        /// The number that an element stands for.
         fn decode(kind: Kind, bytes: &[u8]) -> f64 {
             match kind {
                 $(Kind::$kind => $to_f64($t::from_ne_bytes(bytes.try_into().unwrap())),)*
             }
         }
-
-        const INTEGERS: &[Kind] = {
-            let [_, _, _, _, integers @ ..] = &[$(Kind::$kind),*];
-            integers
-        };
     };
 }
 codec! {
-    F16 f16 f16::from_f64, f16::to_f64;
-    BF16 bf16 bf16::from_f64, bf16::to_f64;
+    F16 u16 |x| F16.narrow(x), |x| f64::from(F16.widen(x));
+    BF16 u16 |x| BF16.narrow(x), |x| f64::from(BF16.widen(x));
     F32 f32 |x| x as f32, f64::from;
     F64 f64 |x| x, |x| x;
     I8 i8 |x| x as i8, f64::from;
@@ -65,7 +61,6 @@ codec! {
 /// How an array lies in memory.
 #[derive(Clone, Debug)]
 struct Layout {
-    name: &'static str,
     shape: Vec<usize>,
     /// In elements.
     strides: Vec<isize>,
@@ -76,61 +71,74 @@ struct Layout {
 
 impl Layout {
     /// C order, each axis some elements longer in memory than it is.
-    fn padded(name: &'static str, shape: &[usize], padding: usize) -> Self {
+    fn padded(shape: &[usize], padding: usize) -> Self {
         let mut strides = vec![1; shape.len()];
         for i in (1..shape.len()).rev() {
             strides[i - 1] = strides[i] * (shape[i] + padding).cast_signed();
         }
-        Self { name, shape: shape.to_vec(), strides, offset: 0, swapped: false }
+        Self { shape: shape.to_vec(), strides, offset: 0, swapped: false }
     }
 
     fn contiguous(shape: &[usize]) -> Self {
-        Self::padded("contiguous", shape, 0)
+        Self::padded(shape, 0)
     }
 
-    /// The axes in another order in memory than in the shape.
+    /// The axes in memory in the opposite order.
     fn transposed(shape: &[usize]) -> Self {
         let reversed: Vec<usize> = shape.iter().copied().rev().collect();
         let mut layout = Self::contiguous(&reversed);
         layout.shape.reverse();
         layout.strides.reverse();
-        Self { name: "transposed", ..layout }
+        layout
     }
 
-    fn with_strides(name: &'static str, shape: &[usize], change: impl Fn(usize, isize) -> isize) -> Self {
+    /// C order with other strides, each made from the number of its axis and the stride that it had.
+    fn strided(shape: &[usize], stride: impl Fn(usize, isize) -> isize) -> Self {
         let layout = Self::contiguous(shape);
-        let strides = layout.strides.iter().enumerate().map(|(i, &stride)| change(i, stride));
-        Self { name, strides: strides.collect(), ..layout }
+        let strides = layout.strides.iter().enumerate().map(|(axis, &s)| stride(axis, s)).collect();
+        Self { strides, ..layout }
     }
 
-    /// Those that an output can have.
+    fn beside_a_line(self, offset: usize) -> Self {
+        Self { offset, ..self }
+    }
+
+    fn swapped(self) -> Self {
+        Self { swapped: true, ..self }
+    }
+
+    /// Layouts that an output can have.
     fn for_outputs(shape: &[usize]) -> Vec<Self> {
         let last = shape.len() - 1;
         vec![
             Self::contiguous(shape),
-            Self { name: "4 bytes beside a line", offset: 4, ..Self::contiguous(shape) },
-            Self { name: "8 bytes beside a line", offset: 8, ..Self::contiguous(shape) },
-            Self { name: "misaligned", offset: 1, ..Self::contiguous(shape) },
-            Self::padded("padded", shape, 3),
+            Self::contiguous(shape).beside_a_line(4),
+            Self::contiguous(shape).beside_a_line(8),
+            Self::contiguous(shape).beside_a_line(1),
+            Self::padded(shape, 3),
             Self::transposed(shape),
-            Self::with_strides("every second column", shape, |_, stride| 2 * stride),
-            Self::with_strides("reversed", shape, |_, stride| -stride),
-            Self::with_strides("rows reversed", shape, |i, s| if i == 0 { -s } else { s }),
-            Self::with_strides("columns reversed", shape, |i, s| if i == last { -s } else { s }),
-            Self { offset: 3, ..Self::with_strides("reversed, misaligned", shape, |_, s| -3 * s) },
+            Self::strided(shape, |_, stride| 2 * stride),
+            Self::strided(shape, |_, stride| -stride),
+            Self::strided(shape, |axis, stride| if axis == 0 { -stride } else { stride }),
+            Self::strided(shape, |axis, stride| if axis == last { -stride } else { stride }),
+            Self::strided(shape, |_, stride| -3 * stride).beside_a_line(3),
         ]
     }
 
+    fn can_be_output(&self) -> bool {
+        !self.swapped && self.strides.iter().all(|&stride| stride != 0)
+    }
+
+    /// Those, and layouts that only an input can have: of the other byte order, and broadcast.
     fn for_inputs(shape: &[usize]) -> Vec<Self> {
         let mut layouts = Self::for_outputs(shape);
-        layouts.push(Self { name: "swapped", swapped: true, ..Self::contiguous(shape) });
-        let transposed = Self::transposed(shape);
-        layouts.push(Self { name: "transposed, misaligned, swapped", swapped: true, offset: 5, ..transposed });
-        for axis in 0..shape.len() {
-            let once = |i: usize, stride: isize| if i == axis { 0 } else { stride };
-            layouts.push(Self::with_strides("broadcast", shape, once));
+        layouts.push(Self::contiguous(shape).swapped());
+        layouts.push(Self::transposed(shape).swapped().beside_a_line(5));
+        for once in 0..shape.len() {
+            layouts
+                .push(Self::strided(shape, |axis, stride| if axis == once { 0 } else { stride }));
         }
-        layouts.push(Self::with_strides("broadcast everywhere", shape, |_, _| 0));
+        layouts.push(Self::strided(shape, |_, _| 0));
         layouts
     }
 }
@@ -174,12 +182,13 @@ impl Place {
     fn of(kind: Kind, layout: &Layout, mut number: impl FnMut() -> f64) -> Self {
         let place = Self::new(kind, layout);
         for element in &place.elements {
-            let mut bytes = encode(kind, number());
+            let bytes = &mut [0; 8][..kind.size()];
+            encode(kind, number(), bytes);
             if layout.swapped {
                 bytes.reverse();
             }
             for (to, byte) in place.bytes[element.clone()].iter().zip(bytes) {
-                to.set(byte);
+                to.set(*byte);
             }
         }
         place
@@ -189,7 +198,7 @@ impl Place {
     fn of_logits(kind: Kind, layout: &Layout, seed: u64) -> Self {
         let random = &mut Random(seed);
         Self::of(kind, layout, || match random.bits() % 400 {
-            _ if kind.is_integer() => random.between(0.0, 25.0),
+            _ if kind.is_integer() => random.between(-12.0, 25.0),
             0 => f64::NAN,
             1 => f64::INFINITY,
             2..10 => f64::NEG_INFINITY,
@@ -217,17 +226,20 @@ impl Place {
     /// The elements in C order.
     fn numbers(&self) -> Vec<f64> {
         let number = |element: &Range<usize>| {
-            let mut bytes: Vec<u8> = self.bytes[element.clone()].iter().map(Cell::get).collect();
+            let bytes = &mut [0; 8][..element.len()];
+            for (to, byte) in bytes.iter_mut().zip(&self.bytes[element.clone()]) {
+                *to = byte.get();
+            }
             if self.layout.swapped {
                 bytes.reverse();
             }
-            decode(self.kind, &bytes)
+            decode(self.kind, bytes)
         };
         self.elements.iter().map(number).collect()
     }
 
-    /// Whether the bytes that belong to no element are as they were.
-    fn background_is_untouched(&self) -> bool {
+    /// Whether the bytes that belong to no element are as they were. Overwrites the elements.
+    fn background_is_untouched(self) -> bool {
         for byte in self.elements.iter().flat_map(|element| &self.bytes[element.clone()]) {
             byte.set(Self::BACKGROUND);
         }
@@ -277,6 +289,10 @@ impl Function {
     const ALL: [Self; 5] =
         [Self::Softmax, Self::LogSoftmax, Self::LogSumExp, Self::Loss, Self::LossAndGradient];
 
+    fn writes(self) -> bool {
+        matches!(self, Self::Softmax | Self::LogSoftmax | Self::LossAndGradient)
+    }
+
     /// The bits of everything that the function returns, and then of what it wrote to `out`.
     fn bits(self, way: Way, logits: &Place, axis: usize, out: &Place) -> Vec<u64> {
         let (x, to) = (logits.matrix(axis), out.matrix(axis));
@@ -319,7 +335,9 @@ impl Function {
                 }
             }
         };
-        numbers.extend(out.numbers());
+        if self.writes() {
+            numbers.extend(out.numbers());
+        }
         numbers.into_iter().map(bits).collect()
     }
 
@@ -355,7 +373,10 @@ fn results_do_not_depend_on_threads_tasks_or_stores() {
                             let thresholds = Thresholds { parallel: 0, stream, task };
                             let way = Way { level, threads, thresholds };
                             let got = function.bits(way, &logits, 1, &out);
-                            assert!(got == expected, "{function:?} of {rows} x {columns} {kind:?}, {way:?}");
+                            assert!(
+                                got == expected,
+                                "{function:?} of {rows} x {columns} {kind:?}, {way:?}"
+                            );
                         }
                     }
                 }
@@ -372,10 +393,16 @@ fn a_row_gives_the_same_alone_as_in_a_batch() {
         let logits = Place::of_logits(kind, &Layout::contiguous(&[rows, columns]), 2);
         let numbers = logits.numbers();
         for function in [Function::Softmax, Function::LogSoftmax] {
-            let batch = function.bits(Way::divided(level, 2), &logits, 1, &Place::new(kind, &logits.layout));
+            let batch = function.bits(
+                Way::divided(level, 2),
+                &logits,
+                1,
+                &Place::new(kind, &logits.layout),
+            );
             for (row, expected) in numbers.chunks(columns).zip(batch.chunks(columns)) {
                 let mut row = row.iter().copied();
-                let alone = Place::of(kind, &Layout::contiguous(&[columns]), || row.next().unwrap());
+                let alone =
+                    Place::of(kind, &Layout::contiguous(&[columns]), || row.next().unwrap());
                 assert!(function.plain_bits(level, &alone, 0) == expected, "{function:?} {kind:?}");
             }
         }
@@ -391,47 +418,219 @@ fn every_level_with_a_fused_multiply_add_gives_the_same() {
                 let expected = function.plain_bits(Level::best(), &logits, 1);
                 for level in Level::available().into_iter().filter(|level| is_fused(level.name())) {
                     let got = function.plain_bits(level, &logits, 1);
-                    assert!(got == expected, "{function:?} of {rows} x {columns} {kind:?}, {level:?}");
+                    assert!(
+                        got == expected,
+                        "{function:?} of {rows} x {columns} {kind:?}, {level:?}"
+                    );
                 }
             }
         }
     }
 }
 
-/// Computes from every layout of logits into every layout of outputs, and in place.
-fn check_layouts(kind: Kind, shape: &[usize], axis: usize, ways: &[Way]) {
+/// Computes from each layout of logits to each layout of outputs, and in place.
+fn check_layouts(
+    kind: Kind,
+    axis: usize,
+    functions: &[Function],
+    layouts: &[Layout],
+    outputs: &[Layout],
+) {
     let out_kind = if kind.is_integer() { Kind::F64 } else { kind };
-    for (seed, layout) in Layout::for_inputs(shape).iter().enumerate() {
-        let logits = Place::of_logits(kind, layout, seed as u64);
-        for function in Function::ALL {
-            for &way in ways {
-                let expected = function.plain_bits(way.level, &logits, axis);
+    let level = Level::best();
+    for (seed, layout) in layouts.iter().enumerate() {
+        let logits = || Place::of_logits(kind, layout, seed as u64);
+        let from = logits();
+        for &function in functions {
+            let expected = function.plain_bits(level, &from, axis);
+            for way in [Way::plain(level), Way::divided(level, 3)] {
                 let about = || format!("{function:?} of {kind:?} {layout:?} along {axis}, {way:?}");
-                for out in Layout::for_outputs(shape) {
-                    let out = Place::new(out_kind, &out);
-                    let got = function.bits(way, &logits, axis, &out);
-                    let blank = Place::new(out_kind, &out.layout).numbers();
-                    let written = !matches!(function, Function::LogSumExp | Function::Loss);
-                    let same = if written {
-                        got == expected
-                    } else {
-                        let rows = got.len() - blank.len();
-                        got[..rows] == expected[..rows]
-                    };
-                    assert!(same, "{}, to {}", about(), out.layout.name);
-                    assert!(out.background_is_untouched(), "{}, beside {}", about(), out.layout.name);
+                for output in outputs {
+                    let out = Place::new(out_kind, output);
+                    let got = function.bits(way, &from, axis, &out);
+                    assert!(got == expected, "{}, to {output:?}", about());
+                    assert!(out.background_is_untouched(), "{}, beside {output:?}", about());
                 }
-                let distinct = layout.strides.iter().all(|&stride| stride != 0);
-                if distinct && !layout.swapped && kind == out_kind {
-                    let place = Place::of_logits(kind, layout, seed as u64);
-                    if matches!(function, Function::LogSumExp | Function::Loss) {
-                        continue;
-                    }
+                if layout.can_be_output() && kind == out_kind {
+                    let place = logits();
                     let got = function.bits(way, &place, axis, &place);
                     assert!(got == expected, "{}, in place", about());
                     assert!(place.background_is_untouched(), "{}, in place", about());
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn every_layout_gives_what_a_contiguous_copy_gives() {
+    let all = &Function::ALL;
+    let shape = if EMULATED { [2, 3, 19] } else { [4, 5, 37] };
+    let (layouts, outputs) = (Layout::for_inputs(&shape), Layout::for_outputs(&shape));
+    for axis in 0..3 {
+        for kind in FLOATS {
+            check_layouts(kind, axis, all, &layouts, &outputs);
+        }
+        for kind in INTEGERS {
+            check_layouts(kind, axis, all, &layouts, &outputs[..1]);
+        }
+    }
+    for kind in FLOATS {
+        check_layouts(kind, 0, all, &Layout::for_inputs(&[9]), &Layout::for_outputs(&[9]));
+    }
+}
+
+#[test]
+fn rows_that_are_gathered_in_several_chunks_give_what_a_contiguous_copy_gives() {
+    let functions = [Function::LogSoftmax, Function::LossAndGradient];
+    let few = CHUNK + 5;
+    let shapes = [([few, 20], 0), ([few, 3], 0), ([3, 2 * CHUNK + 5], 1)];
+    for (shape, axis) in if EMULATED { &shapes[1..2] } else { &shapes[..] } {
+        let layouts = [
+            Layout::contiguous(shape),
+            Layout::transposed(shape),
+            Layout::strided(shape, |_, stride| 2 * stride),
+        ];
+        let outputs = [Layout::contiguous(shape), Layout::strided(shape, |_, stride| -stride)];
+        check_layouts(Kind::F32, *axis, &functions, &layouts, &outputs);
+    }
+}
+
+#[test]
+fn an_output_of_another_dtype_is_the_result_rounded_once() {
+    let shape = [3, 300];
+    for kind in FLOATS {
+        let logits = Place::of_logits(kind, &Layout::contiguous(&shape), 4);
+        let way = Way::plain(Level::best());
+        for function in [Function::Softmax, Function::LogSoftmax] {
+            let wide_kind = if kind == Kind::F64 { Kind::F64 } else { Kind::F32 };
+            let wide = Place::new(wide_kind, &logits.layout);
+            function.bits(way, &logits, 1, &wide);
+            let wide = wide.numbers();
+            for out_kind in FLOATS {
+                let out = Place::new(out_kind, &logits.layout);
+                let got = function.bits(way, &logits, 1, &out);
+                let mut numbers = wide.iter().copied();
+                let rounded = Place::of(out_kind, &logits.layout, || numbers.next().unwrap());
+                let expected: Vec<u64> = rounded.numbers().into_iter().map(bits).collect();
+                assert!(got == expected, "{function:?} of {kind:?} as {out_kind:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn large_integers_are_rounded_to_the_nearest_double() {
+    fn lse(kind: Kind, bytes: [u8; 8]) -> f64 {
+        let bytes = bytes.map(Cell::new);
+        let data = bytes.as_ptr().cast_mut().cast();
+        let array = Array { data, kind, swapped: false, shape: vec![1], strides: vec![8] };
+        // SAFETY: the array is the eight bytes, which nothing else uses.
+        let logits = unsafe { Matrix::new(&array, 0) };
+        let Way { level, threads, thresholds } = Way::plain(Level::best());
+        let run = Run { level, threads, thresholds, interrupted: &mut || false };
+        compute::logsumexp(run, &logits, 1.0).unwrap()[0]
+    }
+    assert_eq!(lse(Kind::I64, (i64::MIN + 1).to_ne_bytes()), -9_223_372_036_854_775_808.0);
+    assert_eq!(lse(Kind::I64, 9_007_199_254_740_993_i64.to_ne_bytes()), 9_007_199_254_740_992.0);
+    assert_eq!(lse(Kind::I64, 9_007_199_254_740_995_i64.to_ne_bytes()), 9_007_199_254_740_996.0);
+    assert_eq!(lse(Kind::U64, u64::MAX.to_ne_bytes()), 18_446_744_073_709_551_616.0);
+}
+
+/// Reads class ids from an array.
+fn classes_of(
+    targets: &Place,
+    ignored: &[i128],
+    classes: usize,
+) -> Result<Vec<Option<usize>>, Error> {
+    // SAFETY: every element lies in the bytes of `targets`.
+    unsafe { read_classes(&targets.array(), ignored, classes) }
+}
+
+#[test]
+fn class_ids_are_read_from_every_layout_of_every_integer_dtype() {
+    for kind in INTEGERS {
+        for (seed, layout) in Layout::for_inputs(&[3, 2, 5]).iter().enumerate() {
+            let random = &mut Random(seed as u64);
+            let targets = Place::of(kind, layout, || random.between(-3.0, 100.0).trunc());
+            let numbers = targets.numbers();
+            let class = |&id: &f64| (id != 7.0 && id >= 0.0).then_some(id as usize);
+            let expected: Vec<Option<usize>> = numbers.iter().map(class).collect();
+            let ignored = [7, -1, -2, -3];
+            assert_eq!(classes_of(&targets, &ignored, 100), Ok(expected), "{kind:?} {layout:?}");
+        }
+    }
+}
+
+#[test]
+fn a_class_id_out_of_range_is_named_with_its_position() {
+    let layout = Layout::contiguous(&[2, 3]);
+    for kind in INTEGERS {
+        let mut ids = [0.0, 3.0, 9.0, 1.0, 10.0, 11.0].into_iter();
+        let targets = Place::of(kind, &layout, || ids.next().unwrap());
+        let error = Error::Class { position: vec![1, 1], class: 10, classes: 10 };
+        assert_eq!(classes_of(&targets, &[], 10), Err(error), "{kind:?}");
+        assert_eq!(
+            classes_of(&targets, &[10, 11], 10).map(|ids| ids[4..].to_vec()),
+            Ok(vec![None; 2])
+        );
+    }
+    let minus_one = Place::of(Kind::I8, &Layout::contiguous(&[1]), || -1.0);
+    let error = Error::Class { position: vec![0], class: -1, classes: usize::MAX };
+    assert_eq!(classes_of(&minus_one, &[255], usize::MAX), Err(error));
+    let largest = Place::of(Kind::U64, &Layout::contiguous(&[1]), || u64::MAX as f64);
+    let error = Error::Class { position: vec![0], class: u64::MAX.into(), classes: 5 };
+    assert_eq!(classes_of(&largest, &[-1], 5), Err(error));
+}
+
+#[test]
+fn results_are_those_of_the_formula() {
+    for kind in FLOATS {
+        let (rows, columns) = (10, 700);
+        let random = &mut Random(5);
+        let logits =
+            Place::of(kind, &Layout::contiguous(&[rows, columns]), || random.between(-9.0, 9.0));
+        let numbers = logits.numbers();
+        // Doubles, so that nothing is lost where the result is stored.
+        let out = Place::new(Kind::F64, &logits.layout);
+        for level in Level::available() {
+            let way = Way::plain(level);
+            let compute = |function: Function| -> Vec<f64> {
+                function.bits(way, &logits, 1, &out).into_iter().map(f64::from_bits).collect()
+            };
+            let softmax = compute(Function::Softmax);
+            let log_softmax = compute(Function::LogSoftmax);
+            let lse = compute(Function::LogSumExp);
+            let loss = compute(Function::Loss);
+            let gradient = compute(Function::LossAndGradient);
+            let precision = if kind == Kind::F64 { f64::EPSILON } else { f32::EPSILON.into() };
+            let close = |got: f64, expected: f64, scale: f64, what: &str| {
+                let near = (got - expected).abs() <= 60.0 * precision * scale;
+                assert!(near, "{what} of {kind:?}, {level:?}: {got}, not {expected}");
+            };
+            let mut total = 0.0;
+            for (row, x) in numbers.chunks(columns).enumerate() {
+                let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = x.iter().map(|x| ((x - max) / TEMPERATURE).exp()).sum();
+                let exact = max / TEMPERATURE + sum.ln();
+                close(lse[row], exact, 1.0 + exact.abs(), "lse");
+                let class = (row % 5 != 4).then_some(row * 7919 % columns);
+                let nll = class.map_or(0.0, |class| exact - x[class] / TEMPERATURE);
+                close(loss[row], nll, 1.0 + nll, "loss");
+                total += nll;
+                for (i, x) in x.iter().enumerate() {
+                    let at = row * columns + i;
+                    let log_p = x / TEMPERATURE - exact;
+                    let p = log_p.exp();
+                    close(softmax[at], p, p, "softmax");
+                    close(log_softmax[at], log_p, 1.0 + log_p.abs(), "log-softmax");
+                    let target = f64::from(class == Some(i));
+                    let weight = if class.is_some() { row as f64 / 8.0 / 8.0 } else { 0.0 };
+                    let expected = (p - target) * weight / TEMPERATURE;
+                    close(gradient[1 + at], expected, expected.abs(), "gradient");
+                }
+            }
+            close(gradient[0], total / 8.0, 1.0 + total / 8.0, "mean loss");
         }
     }
 }

@@ -173,8 +173,9 @@ def rows(classes: int, dtype: Dtype) -> dict[str, Array]:
         "masked": masked,
         # In single precision each of the small terms is half a unit of the large one, or less.
         "one large": np.where(steps == 0, 0.3, -16.7).astype(dtype),
-        "large and small in the same lanes": np.where(steps % 64 < 16, 0.3, -16.7).astype(dtype),
-        "small before large in the same lanes": np.where(steps % 64 < 48, -17.1, 0.2).astype(dtype),
+        "large and small side by side": np.where(steps % 64 < 16, 0.3, -16.7).astype(dtype),
+        "large and small in quarters": np.where(4 * steps < classes, 0.3, -16.7).astype(dtype),
+        "small before large in quarters": np.where(4 * steps < 3 * classes, -17.1, 0.2).astype(dtype),
         # Just not enough in a block of 1024 for another reference, and just enough.
         "ramp that keeps the reference": (0.97 / 1024 * steps).astype(dtype),
         "ramp that raises the reference": (1.03 / 1024 * steps - 9).astype(dtype),
@@ -204,10 +205,10 @@ CASES += [(50257, name) for name in NAMES if name not in ("far from 0", "largest
 CASES += [
     (32000, "normal x 10"),
     (32000, "near one-hot"),
-    (32000, "large and small in the same lanes"),
+    (32000, "large and small in quarters"),
     (128256, "normal"),
     (262144, "one large"),
-    (262144, "small before large in the same lanes"),
+    (262144, "large and small side by side"),
 ]
 
 

@@ -128,6 +128,19 @@ def changes(
     ]
 
 
+@dataclass
+class Exporter:
+    """A tensor of another library that can't be read where it lies."""
+
+    device: int  # in the numbers of DLPack: 1 is the CPU, 2 a GPU
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device, 0
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise BufferError("call detach() first")
+
+
 def spoilt(argument: str) -> list[Mistake]:
     """An array argument of every dtype and container that is not a plain array of numbers."""
 
@@ -151,6 +164,8 @@ def spoilt(argument: str) -> list[Mistake]:
         "text": lambda _: "12",
         "set": lambda _: {1, 2},
         "object": lambda _: ...,
+        "tensor on a GPU": lambda _: Exporter(device=2),
+        "tensor that refuses": lambda _: Exporter(device=1),
     }
     mistakes = {f"dtype {np.dtype(kind)}": of_dtype(kind) for kind in kinds}
     mistakes |= {name: made_by(convert) for name, convert in containers.items()}

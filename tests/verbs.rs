@@ -631,7 +631,10 @@ fn narrowing_random_singles_gives_the_nearest_pattern() {
     let count = if EMULATED { 1 << 12 } else { 1 << 19 };
     for half in [Half::F16, Half::BF16] {
         let values = (0..count).map(|_| f32::of(random.bits())).filter(|value| !value.is_nan());
-        check_narrow(half, values.map(|value| (value, half.format().narrow(value))).collect());
+        check_narrow(
+            half,
+            values.map(|value| (value, half.format().narrow(value.into()))).collect(),
+        );
     }
 }
 

@@ -109,13 +109,13 @@ impl Simd for Twin {
         Lanes(value.map(|pattern| F16.widen(pattern)))
     }
     fn narrow_f16(self, value: Lanes<f32, 16>) -> [u16; 16] {
-        value.0.map(|lane| F16.narrow(lane))
+        value.0.map(|lane| F16.narrow(lane.into()))
     }
     fn widen_bf16(self, value: [u16; 16]) -> Lanes<f32, 16> {
         Lanes(value.map(|pattern| BF16.widen(pattern)))
     }
     fn narrow_bf16(self, value: Lanes<f32, 16>) -> [u16; 16] {
-        value.0.map(|lane| BF16.narrow(lane))
+        value.0.map(|lane| BF16.narrow(lane.into()))
     }
 }
 
@@ -158,12 +158,12 @@ impl Format {
     }
 
     /// The pattern nearest to a value, the even one of two that are equally near.
-    pub(crate) fn narrow(self, value: f32) -> u16 {
+    pub(crate) fn narrow(self, value: f64) -> u16 {
         let sign = if value.is_sign_negative() { 0x8000 } else { 0 };
         if value.is_nan() {
             return sign | self.infinity | 1 << (self.mantissa_bits - 1);
         }
-        let value = f64::from(value).abs();
+        let value = value.abs();
         // The largest pattern not above the value; the last one below infinity if the value is larger still.
         let (mut below, mut above) = (0, self.infinity);
         while above - below > 1 {

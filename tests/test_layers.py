@@ -1,0 +1,184 @@
+"""Who knows whom: the house has floors, and arrows only point down.
+
+The `use` lines of the Rust sources and the imports of the Python sources are read as text. The
+table below says for each module which others it imports; it is exact, so an arrow that is new, or
+gone, is written down here first.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "src").rglob("*.rs"))
+PACKAGE = ROOT / "python" / "softxent"
+
+# Each module of the crate, ground floor first: its floor, and whom it imports.
+HOUSE: dict[str, tuple[int, set[str]]] = {
+    "simd": (0, set()),
+    "error": (0, set()),
+    "threads": (1, {"error"}),
+    "element": (1, {"simd"}),
+    "exp": (2, {"simd"}),
+    "batch": (2, {"element", "error", "simd"}),
+    "row": (3, {"element", "exp", "simd"}),
+    "loss": (4, {"error", "row"}),
+    "sweep": (5, {"batch", "element", "error", "exp", "loss", "row", "simd", "threads"}),
+    "compute": (6, {"batch", "element", "error", "loss", "sweep"}),
+    "python": (
+        7,
+        {"batch", "compute", "element", "error", "loss", "simd", "sweep", "threads"},
+    ),
+}
+# Where an upper floor may take only so much from far below.
+ONLY = {("python", "simd"): {"Level"}, ("python", "sweep"): {"Run", "Thresholds"}}
+# What is kept in one place, as a pattern of source code: the modules that may contain it.
+KEPT_IN = {
+    r"\bpyo3\b": {"python"},
+    r"\bnumpy::": {"python"},
+    r"\b(core|std)::arch\b": {"simd"},
+    r"\brayon\b": {"threads"},
+    r"\blibc::": {"threads"},
+    r"\bunsafe\b": {"batch", "element", "python", "simd", "threads"},
+}
+
+
+def code_of(path: Path) -> str:
+    """A Rust source without its comments and strings."""
+    return re.sub(r"""//.*|'"'|"(\\.|[^"\\])*\"""", "", path.read_text(encoding="utf-8"))
+
+
+def module_of(path: Path) -> str:
+    """The module of the crate that a file belongs to: `simd` for `src/simd/avx2.rs`."""
+    return path.relative_to(ROOT / "src").parts[0].removesuffix(".rs")
+
+
+def imports_of(code: str, *, in_root: bool) -> set[tuple[str, str]]:
+    """The modules of the crate that code names, each with what it takes from there."""
+    # In a file directly below src, `super` is the crate as well.
+    start = r"\b(?:crate|super)" if in_root else r"\bcrate"
+    found: set[tuple[str, str]] = set()
+    for module, items in re.findall(start + r"::(\w+)((?:::\w+|::\{[^}]*\})?)", code):
+        found |= {(module, item) for item in re.findall(r"\w+", items) or ["self"]}
+    assert not re.search(start + r"::\{", code), (
+        "one `use crate::` for each module, to be read here"
+    )
+    return found
+
+
+def imports_by_module() -> dict[str, set[tuple[str, str]]]:
+    found: dict[str, set[tuple[str, str]]] = {name: set() for name in HOUSE}
+    for path in SOURCES:
+        module = module_of(path)
+        if module != "lib":
+            imported = imports_of(code_of(path), in_root=path.parent == ROOT / "src")
+            found[module] |= {(name, item) for name, item in imported if name in HOUSE}
+    return found
+
+
+# Rust.
+
+
+def test_every_module_has_a_floor() -> None:
+    declared = re.findall(r"^(?:pub )?mod (\w+);", code_of(ROOT / "src" / "lib.rs"), re.MULTILINE)
+    assert sorted(declared) == sorted(HOUSE)
+    assert {module_of(path) for path in SOURCES} == {*HOUSE, "lib"}
+
+
+def test_arrows_point_down() -> None:
+    upwards = [
+        f"{name} -> {other}"
+        for name, (floor, others) in HOUSE.items()
+        for other in others
+        if HOUSE[other][0] >= floor
+    ]
+    assert upwards == []
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_a_module_imports_whom_the_table_says(name: str) -> None:
+    found = {other for other, _ in imports_by_module()[name]} - {name}
+    assert found == HOUSE[name][1]
+
+
+@pytest.mark.parametrize(("name", "other"), ONLY)
+def test_from_far_below_only_a_few_things_are_taken(name: str, other: str) -> None:
+    taken = {item for module, item in imports_by_module()[name] if module == other}
+    assert taken == ONLY[name, other]
+
+
+@pytest.mark.parametrize("pattern", KEPT_IN)
+def test_what_is_kept_in_one_place_is_nowhere_else(pattern: str) -> None:
+    places = {module_of(path) for path in SOURCES if re.search(pattern, code_of(path))}
+    assert places == KEPT_IN[pattern]
+
+
+def test_the_root_of_the_crate_only_names_the_modules() -> None:
+    lines = [line for line in code_of(ROOT / "src" / "lib.rs").splitlines() if line.strip()]
+    assert [line for line in lines if not re.match(r"(pub )?mod \w+;|#\[cfg\(.*\)\]$", line)] == []
+
+
+def test_every_rust_file_opens_with_what_it_is_for() -> None:
+    files = [*SOURCES, *(ROOT / "tests").rglob("*.rs")]
+    silent = [p for p in files if not p.read_text(encoding="utf-8").startswith("//! ")]
+    assert silent == []
+
+
+# Python.
+
+
+def python_imports(path: Path) -> set[str]:
+    """The full names of all modules, and of all things in them, that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imports_below(name: str) -> set[str]:
+    """The files of the package that import `name` or something in it."""
+    return {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(f"{found}.".startswith(f"{name}.") for found in python_imports(path))
+    }
+
+
+def test_only_the_public_functions_know_the_core() -> None:
+    assert imports_below("softxent._core") == {"functions.py"}
+
+
+def test_the_reference_knows_the_standard_library_alone() -> None:
+    roots = {name.partition(".")[0] for name in python_imports(PACKAGE / "reference.py")}
+    assert roots <= set(sys.stdlib_module_names)
+
+
+def test_the_package_itself_imports_its_functions_and_nothing_else() -> None:
+    imported = python_imports(PACKAGE / "__init__.py")
+    assert imported
+    assert {name.rpartition(".")[0] for name in imported} == {"softxent.functions"}
+    known = {name for name in python_imports(PACKAGE / "functions.py") if "softxent" in name}
+    assert known == {"softxent._core"}
+
+
+def test_numpy_is_all_that_the_functions_need() -> None:
+    """The extra dependencies belong to the demo."""
+    others = {"matplotlib", "rich"}
+    assert set().union(*map(imports_below, others)) <= {
+        path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "demo").rglob("*.py")
+    }
+
+
+def test_every_python_file_opens_with_what_it_is_for() -> None:
+    folders = [ROOT / name for name in ("python", "tests", "benches")]
+    files = [path for folder in folders for path in folder.rglob("*.py*") if path.suffix != ".pyc"]
+    assert len(files) > 10
+    silent = [p for p in files if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))]
+    assert silent == []
