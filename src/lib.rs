@@ -27,6 +27,9 @@
 //! instruction set with a fused multiply-add; no array of the size of the logits is allocated; `unsafe` only
 //! where vectors, views and threads meet memory.
 
+// What a user can cause is an error, never a panic. (Here and not in Cargo.toml, so that tests may unwrap.)
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 pub mod batch;
 pub mod compute;
 pub mod element;

@@ -38,10 +38,11 @@
 //! place.
 
 use crate::element::{Element, Wide, load_padded, store_part};
-use crate::exp::{Base, Exp, exp_difference, two_sum};
+use crate::exp::{Base, Exp, Powers, exp_difference, two_sum};
 use crate::simd::{Float, Kernel, MAX_LANES, Number, Simd, Vector};
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Elements that are summarized in one go.
 pub const CHUNK: usize = 32_768;
@@ -103,43 +104,75 @@ impl<E: Element<Compute: Exp>> Kernel for Summarize<'_, E> {
         let powers = base.splat(simd);
 
         let mut reference = f64::NEG_INFINITY;
-        let mut max: Wide<S, E> = Vector::splat(simd, E::Compute::NEG_INFINITY);
-        let mut sum = Sum::<S, E::Compute>::zero(simd);
-
+        let mut seen = Seen::<S, E> {
+            max: Vector::splat(simd, E::Compute::NEG_INFINITY),
+            sum: Sum::zero(simd),
+        };
         for start in (0..steps).step_by(BLOCK) {
             let block = start..(start + BLOCK).min(steps);
             if start == 0 {
-                for i in block.clone() {
-                    max = max_of(max, streams.load(simd, i));
-                }
-                reference = as_reference::<S, E>(max);
+                streams.each(simd, block.clone(), &mut Largest { max: &mut seen.max });
+                reference = as_reference::<S, E>(seen.max);
             }
-            let before = sum;
+            let before = seen.sum;
             loop {
-                let m: Wide<S, E> = Vector::splat(simd, E::Compute::from_f64(reference));
-                for i in block.clone() {
-                    let x = streams.load(simd, i);
-                    max = max_of(max, x);
-                    let [a, b, c, d] = x;
-                    let low = powers.exp(simd, a.sub(m)).add(powers.exp(simd, b.sub(m)));
-                    let high = powers.exp(simd, c.sub(m)).add(powers.exp(simd, d.sub(m)));
-                    sum.add(low.add(high).fold());
-                }
+                let m = Vector::splat(simd, E::Compute::from_f64(reference));
+                streams.each(simd, block.clone(), &mut Exponentials { seen: &mut seen, m, powers });
                 let limit = E::Compute::from_f64(reference + base.temperature);
-                if !max.any_greater(Vector::splat(simd, limit)) {
+                if !seen.max.any_greater(Vector::splat(simd, limit)) {
                     break;
                 }
-                let raised = as_reference::<S, E>(max);
+                let raised = as_reference::<S, E>(seen.max);
                 let factor = exp_difference(reference, raised, base.temperature);
-                sum = before.scaled(simd, factor);
+                seen.sum = before.scaled(simd, factor);
                 reference = raised;
             }
         }
-        let max = largest(max.to_array(E::Compute::NEG_INFINITY));
-        Partial {
-            max,
-            sum: relative_to_max(chunk, skip, max, reference, sum.total(), base.temperature),
-        }
+        let sum = seen.sum.total();
+        let max = largest(seen.max.to_array(E::Compute::NEG_INFINITY));
+        Partial { max, sum: relative_to_max(chunk, skip, max, reference, sum, base.temperature) }
+    }
+}
+
+/// What is known of a chunk so far.
+struct Seen<S: Simd, E: Element> {
+    max: Wide<S, E>,
+    sum: Sum<S, E::Compute>,
+}
+
+/// What is done with four vectors. (A trait and not a closure: only so is it sure to be inlined.)
+trait Visit<S: Simd, V> {
+    fn visit(&mut self, simd: S, x: [V; UNROLL]);
+}
+
+/// Takes the maximum.
+struct Largest<'a, V> {
+    max: &'a mut V,
+}
+
+impl<S: Simd, V: Vector<S>> Visit<S, V> for Largest<'_, V> {
+    #[inline(always)]
+    fn visit(&mut self, _: S, x: [V; UNROLL]) {
+        *self.max = max_of(*self.max, x);
+    }
+}
+
+/// Takes the maximum and the sum of exponentials.
+struct Exponentials<'a, S: Simd, E: Element> {
+    seen: &'a mut Seen<S, E>,
+    m: Wide<S, E>,
+    powers: Powers<Wide<S, E>>,
+}
+
+impl<S: Simd, E: Element<Compute: Exp>> Visit<S, Wide<S, E>> for Exponentials<'_, S, E> {
+    #[inline(always)]
+    fn visit(&mut self, simd: S, x: [Wide<S, E>; UNROLL]) {
+        let Self { seen, m, powers } = self;
+        seen.max = max_of(seen.max, x);
+        let [a, b, c, d] = x;
+        let low = powers.exp(simd, a.sub(*m)).add(powers.exp(simd, b.sub(*m)));
+        let high = powers.exp(simd, c.sub(*m)).add(powers.exp(simd, d.sub(*m)));
+        seen.sum.add(low.add(high).fold());
     }
 }
 
@@ -265,52 +298,67 @@ impl<'a, E: Element> Streams<'a, E> {
         Self { quarters, steps, whole: quarters[UNROLL - 1].len() / lanes, skip, skip_step }
     }
 
-    /// The vectors of a step, -inf beyond the end and for the element to leave out.
+    /// Visits some steps. The loop over whole ones has no branch for the others in it, which would cost a fifth
+    /// of its speed in cache.
+    #[inline(always)]
+    fn each<S: Simd>(&self, simd: S, steps: Range<usize>, visitor: &mut impl Visit<S, Wide<S, E>>) {
+        let mut next = steps.start;
+        while next < steps.end {
+            let skips = (next..self.whole).contains(&self.skip_step);
+            let stop = if skips { self.skip_step } else { self.whole.max(next) }.min(steps.end);
+            for step in next..stop {
+                visitor.visit(simd, self.load(simd, step));
+            }
+            if stop < steps.end {
+                visitor.visit(simd, self.load_patched(simd, stop));
+            }
+            next = stop + 1;
+        }
+    }
+
+    /// The vectors of a step at which all are whole.
     #[inline(always)]
     fn load<S: Simd>(&self, simd: S, step: usize) -> [Wide<S, E>; UNROLL] {
         let lanes = E::Compute::LANES;
         let [a, b, c, d] = self.quarters;
-        if step < self.whole && step != self.skip_step {
-            let at = step * lanes..step * lanes + lanes;
-            for quarter in self.quarters {
-                simd.prefetch(quarter.as_ptr().wrapping_add(at.start).wrapping_byte_add(PREFETCH));
-            }
-            [
-                E::load(simd, &a[at.clone()]),
-                E::load(simd, &b[at.clone()]),
-                E::load(simd, &c[at.clone()]),
-                E::load(simd, &d[at]),
-            ]
-        } else {
-            let [a, b, c, d] = self.patched(step);
-            [
-                E::Compute::load(simd, &a),
-                E::Compute::load(simd, &b),
-                E::Compute::load(simd, &c),
-                E::Compute::load(simd, &d),
-            ]
+        let at = step * lanes..step * lanes + lanes;
+        for quarter in self.quarters {
+            simd.prefetch(quarter.as_ptr().wrapping_add(at.start).wrapping_byte_add(PREFETCH));
         }
+        [
+            E::load(simd, &a[at.clone()]),
+            E::load(simd, &b[at.clone()]),
+            E::load(simd, &c[at.clone()]),
+            E::load(simd, &d[at]),
+        ]
     }
 
-    /// The elements of a step that is not whole, widened.
-    #[cold]
-    #[inline(never)]
-    fn patched(&self, step: usize) -> [[Cell<E::Compute>; MAX_LANES]; UNROLL] {
+    /// The vectors of any step, -inf beyond the end and for the element to leave out.
+    #[inline(always)]
+    fn load_patched<S: Simd>(&self, simd: S, step: usize) -> [Wide<S, E>; UNROLL] {
+        [
+            self.patched(simd, step, 0),
+            self.patched(simd, step, 1),
+            self.patched(simd, step, 2),
+            self.patched(simd, step, 3),
+        ]
+    }
+
+    /// A vector that may not be whole, or hold the element to leave out.
+    #[inline(always)]
+    fn patched<S: Simd>(&self, simd: S, step: usize, stream: usize) -> Wide<S, E> {
         let lanes = E::Compute::LANES;
-        let mut patched =
-            [const { [const { Cell::new(E::Compute::NEG_INFINITY) }; MAX_LANES] }; UNROLL];
-        for (to, from) in patched.iter_mut().zip(self.quarters) {
-            let rest = from.get(step * lanes..).unwrap_or_default();
-            for (to, from) in to.iter_mut().zip(&rest[..rest.len().min(lanes)]) {
-                to.set(from.get().widen());
+        let rest = self.quarters[stream].get(step * lanes..).unwrap_or_default();
+        let vector =
+            if rest.len() >= lanes { E::load(simd, rest) } else { load_padded(simd, rest) };
+        match self.skip {
+            Some((skipped, at)) if skipped == stream && at / lanes == step => {
+                let patched = vector.to_array(E::Compute::NEG_INFINITY).map(Cell::new);
+                patched[at % lanes].set(E::Compute::NEG_INFINITY);
+                E::Compute::load(simd, &patched)
             }
+            _ => vector,
         }
-        if let Some((stream, at)) = self.skip
-            && step == self.skip_step
-        {
-            patched[stream][at % lanes].set(E::Compute::NEG_INFINITY);
-        }
-        patched
     }
 }
 

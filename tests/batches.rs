@@ -4,6 +4,8 @@
 //! the array element by element. Everything else has to agree with that bit for bit, and to leave alone every
 //! byte that is no element of its output.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod twin;
 
 use softxent::batch::{Array, Matrix, read_classes};

@@ -7,6 +7,8 @@
 //!
 //! `cargo test --test exp -- --nocapture` prints the largest errors found.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod twin;
 
 use softxent::exp::{Base, Exp};
@@ -22,8 +24,8 @@ const BOUND: f64 = 1.5;
 /// Temperatures of every size that single precision can divide by.
 const TEMPERATURES: [f64; 7] = [1.0, 2e-36, 1e-3, 0.7, 3.0, 1e4, 1e38];
 
-/// One so small that its inverse is infinite in single precision.
-const TINY: f64 = 1e-40;
+/// One so small that its inverse is infinite in single precision, and one that is infinitely small there.
+const TINY: [f64; 2] = [1e-40, 1e-305];
 
 /// Of the numbers that are all tried on the best level, every how manieth is on this one.
 fn stride(level: Level) -> u32 {
@@ -162,26 +164,6 @@ fn the_exponential_of_singles_keeps_its_bound_at_every_temperature() {
     }
 }
 
-/// Where single precision can't hold the inverse of the temperature, differences too small to matter are all
-/// the same; but equal logits are equal and others are infinitely far apart.
-#[test]
-fn at_a_tiny_temperature_equal_logits_stay_equal() {
-    let d = [0.0, -0.0, -1e-44, -1e-40, -1e-36, -1e-33, -1.0, f32::MIN, f32::NEG_INFINITY];
-    let mut padded = [f32::NAN; 16];
-    padded[..d.len()].copy_from_slice(&d);
-    let base = Base::new(TINY);
-    for (level, powers) in on_every_level(|| Exponentials { base: &base, d: &padded }) {
-        assert_eq!(powers[..2], [1.0, 1.0], "{level}: of zeros");
-        assert!(
-            powers[2..5].iter().all(|x| (0.0..=1.0).contains(x)),
-            "{level}: {:?}",
-            &powers[2..5]
-        );
-        assert_eq!(powers[5..9], [0.0; 4], "{level}");
-        assert!(powers[9..].iter().all(|power| power.is_nan()), "{level}: of NaN");
-    }
-}
-
 /// A number and its bits.
 trait Lane: Exp + LowerExp {
     /// The bits of infinity.
@@ -234,12 +216,37 @@ fn check_each<T: Lane>(
     }
 }
 
+/// Where the precision can't hold the inverse of the temperature, differences that are too small to matter are
+/// not told apart; but equal logits are equal, and all others infinitely far from each other.
+#[test]
+fn at_a_tiny_temperature_equal_logits_stay_equal() {
+    fn check<T: Lane>(least: f64) {
+        let d =
+            [0.0, -0.0, least / 1e5, least, -1.0, -T::MAX.to_f64(), f64::NEG_INFINITY, f64::NAN];
+        let mut d = d.map(T::from_f64).to_vec();
+        d.resize(T::LANES, T::from_f64(0.0));
+        for temperature in TINY.into_iter().filter(|t| LOG2_E / t > T::MAX_BASE) {
+            let base = Base::new(temperature);
+            for (level, powers) in on_every_level(|| Exponentials { base: &base, d: &d }) {
+                let powers: Vec<f64> = powers.into_iter().map(T::to_f64).collect();
+                assert_eq!(powers[..2], [1.0, 1.0], "{level}: of zeros");
+                assert!((0.0..=1.0).contains(&powers[2]), "{level}: {}", powers[2]);
+                assert_eq!(powers[3..7], [0.0; 4], "{level}: of differences from {least:e} on");
+                assert!(powers[7].is_nan(), "{level}: of NaN");
+            }
+        }
+    }
+    check::<f32>(-1e-33);
+    check::<f64>(-1e-296);
+}
+
 #[test]
 fn the_exponential_is_zero_below_the_smallest_normal_number() {
     fn check<T: Lane>(numbers: u64) {
-        for temperature in TEMPERATURES.into_iter().chain([TINY]) {
+        for temperature in TEMPERATURES.into_iter().chain(TINY) {
             // The second number below the last that is not cut off: its logarithm was rounded.
-            let cut = T::from_f64((T::MIN_EXPONENT * LN_2 * temperature).max(-T::MAX.to_f64()));
+            let effective = temperature.max(LOG2_E / T::MAX_BASE);
+            let cut = T::from_f64((T::MIN_EXPONENT * LN_2 * effective).max(-T::MAX.to_f64()));
             let first = cut.pattern() + 2;
             let beyond = (T::INFINITY | T::SIGN) + 1;
             let stride = ((beyond - first.min(beyond)) / numbers).max(1);
@@ -261,15 +268,14 @@ fn the_exponential_of_nan_is_nan_whatever_its_payload() {
     }
     check::<f32>((1..1 << 23).step_by(if EMULATED { 4093 } else { 1 }));
     let random = &mut Random(1);
-    check::<f64>(
-        (0..if EMULATED { 1 << 12 } else { 1 << 20 }).map(|_| random.bits() % (1 << 52) | 1),
-    );
+    let count = if EMULATED { 1 << 12 } else { 1 << 20 };
+    check::<f64>((0..count).map(|_| 1 + random.bits() % ((1 << 52) - 1)));
 }
 
 #[test]
 fn the_exponential_has_the_same_bits_on_every_level_with_a_fused_multiply_add() {
     fn check<T: Lane>(numbers: &[T]) {
-        for temperature in TEMPERATURES.into_iter().chain([TINY, 1e300]) {
+        for temperature in TEMPERATURES.into_iter().chain(TINY).chain([1e300]) {
             let d: Vec<T> = numbers.iter().map(|d| T::from_f64(d.to_f64() * temperature)).collect();
             let base = Base::new(temperature);
             let results = on_every_level(|| Exponentials { base: &base, d: &d });
@@ -361,7 +367,7 @@ fn the_exponential_of_doubles_keeps_its_bound_at_every_temperature() {
     let mut d: Vec<f64> = (0..count).map(|_| random.between(-708.396, 1.0)).collect();
     d.extend((0..count / 2).map(|_| -random.between(-60.0, 9.0).exp2()));
     d.extend((0..count / 2).map(|_| random.between(0.0, 709.0)));
-    for temperature in TEMPERATURES.into_iter().chain([TINY]) {
+    for temperature in TEMPERATURES.into_iter().chain([TINY[0]]) {
         let d: Vec<f64> = d.iter().map(|d| d * temperature).collect();
         let exact: Vec<(Pair, i32)> =
             d.iter().map(|&d| Pair(d, 0.0).over(temperature).exp()).collect();

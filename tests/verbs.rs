@@ -3,6 +3,8 @@
 //! What is easily got wrong is told in literals besides: NaN and signed zeros in maxima and selections, in every
 //! lane; where 16-bit floats round; memory at any address and what lies around it.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod twin;
 
 use half::{bf16, f16};

@@ -2,6 +2,18 @@
 
 from typing import Any, TypedDict
 
+__all__ = [
+    "_set_thresholds",
+    "cross_entropy",
+    "cross_entropy_with_grad",
+    "get_threads",
+    "log_softmax",
+    "logsumexp",
+    "runtime",
+    "set_threads",
+    "softmax",
+]
+
 class _Runtime(TypedDict):
     version: str
     isa: str

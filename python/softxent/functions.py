@@ -206,8 +206,8 @@ def cross_entropy(
         exponential of it). "none" gives one loss per row. "sequence_mean" divides the sum by the number of
         sequences: the average over sequences of the sum over tokens.
     offsets : array_like of integers, shape (S + 1,), optional
-        For "sequence_mean": sequence s is the rows from ``offsets[s]`` up to ``offsets[s + 1]``. Without it the
-        logits are (B, T, V), B sequences.
+        For "sequence_mean": sequence s is the rows from ``offsets[s]`` up to ``offsets[s + 1]``. Without it
+        the logits are (B, T, V), B sequences.
     normalizer : float, positive, optional
         For "mean": divides the sum in place of the number of rows, for instance by the number of tokens of
         all micro-batches together.
@@ -222,16 +222,16 @@ def cross_entropy(
     -------
     NumPy scalar, or ndarray of the shape of `targets` for "none"
         The loss. Within 2 units in the last place, apart from the rounding of differences of logits; a
-        confident row keeps its digits: 1e-12 is not rounded to 0. +inf if the target's logit is -inf; NaN if
-        the row holds NaN or +inf. The same bits for any number of threads, layout and place in the batch.
+        confident row keeps its digits: 1e-12 is not rounded to 0. +inf if the target's logit is -inf; NaN
+        if the row holds NaN or +inf. The same bits for any number of threads, layout and place in the batch.
 
     Raises
     ------
     IndexError
         A class id outside [0, V) that is not ignored: ``targets[3] = 50257 is outside [0, 50257)``.
     ValueError
-        Shapes that do not match, an unknown `reduction` or `on_empty`, no class at all, an `offsets` that does
-        not rise from 0 to the number of rows, and as `softmax`.
+        Shapes that do not match, an unknown `reduction` or `on_empty`, no class at all, `offsets` that do not
+        rise from 0 to the number of rows, and as `softmax`.
     TypeError
         Class ids that are no integers, and as `softmax`.
 
@@ -286,7 +286,9 @@ def cross_entropy_with_grad(
 
     Parameters
     ----------
-    logits, targets, axis, ignore_index, temperature, reduction, offsets, normalizer, on_empty, dtype, threads
+    logits, targets, axis, ignore_index, temperature, reduction, offsets, normalizer, on_empty
+        As for `cross_entropy`.
+    dtype, threads
         As for `cross_entropy`; `dtype` is that of the loss.
     grad_output : scalar or array_like of the shape of `targets`, optional
         The gradient of whatever comes after with respect to the loss; 1 by default. An array only for
@@ -343,8 +345,8 @@ def set_threads(threads: int | None) -> None:
     Parameters
     ----------
     threads : int, at least 1, or None
-        None goes back to the default: ``SOFTXENT_NUM_THREADS``, else ``OMP_NUM_THREADS`` (both read at import),
-        else the processors that this process may use.
+        None goes back to the default: ``SOFTXENT_NUM_THREADS``, else ``OMP_NUM_THREADS`` (both read at
+        import), else the processors that this process may use.
 
     Examples
     --------
@@ -375,8 +377,8 @@ def show_runtime() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version``, ``isa`` (the instruction set in use: "avx512", "avx2", "neon" or "portable"), ``threads`` and
-        ``profile`` (how the core was built: "release" or "debug"), and NumPy's version.
+        ``version``, ``isa`` (the instruction set in use: "avx512", "avx2", "neon" or "portable"), ``threads``,
+        ``profile`` (how the core was built: "release" or "debug"), and ``numpy``, its version.
 
     Examples
     --------

@@ -139,7 +139,7 @@ impl Format {
     pub(crate) fn magnitude(self, pattern: u16) -> f64 {
         let exponent = i32::from(pattern >> self.mantissa_bits);
         let mantissa = f64::from(pattern & ((1 << self.mantissa_bits) - 1));
-        let unit = |exponent: i32| 2f64.powi(exponent - self.bias - self.mantissa_bits);
+        let unit = |exponent: i32| power_of_two(exponent - self.bias - self.mantissa_bits);
         if exponent == 0 {
             mantissa * unit(1)
         } else {
@@ -174,6 +174,11 @@ impl Format {
         let round_up = if down == up { below % 2 == 1 } else { up < down };
         sign | if round_up { above } else { below }
     }
+}
+
+/// `2^exponent`, if that is a normal double.
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((1023 + exponent) as u64) << 52)
 }
 
 /// Runs a kernel on every level that this processor has, the best one first, and last on the twin.
