@@ -236,45 +236,35 @@ pub unsafe fn read_classes(
     ignored: &[i128],
     classes: usize,
 ) -> Result<Vec<Option<usize>>, Error> {
-    let rows = targets.shape.iter().product();
-    let mut columns = error::reserve(rows)?;
-    let mut position = vec![0; targets.shape.len()];
-    for _ in 0..rows {
-        let offset: isize =
-            position.iter().zip(&targets.strides).map(|(&i, s)| usize::cast_signed(i) * s).sum();
-        let at = targets.data.wrapping_offset(offset);
-        // SAFETY: `position` is within the shape, and the caller vouches for what that reaches.
-        let class = unsafe { read_integer(at, targets.kind, targets.swapped) };
-        columns.push(match usize::try_from(class) {
-            _ if ignored.contains(&class) => None,
-            Ok(column) if column < classes => Some(column),
-            _ => return Err(Error::Class { position, class, classes }),
-        });
-        // The next position in C order, like the digits of a counter.
-        for (i, &length) in position.iter_mut().zip(&targets.shape).rev() {
-            *i += 1;
-            if *i < length {
-                break;
-            }
-            *i = 0;
-        }
+    let mut runs = targets.clone();
+    if runs.shape.is_empty() {
+        runs.shape.push(1);
+        runs.strides.push(0);
     }
-    Ok(columns)
-}
-
-/// One integer, at any alignment and in either byte order.
-///
-/// # Safety
-/// `at` is valid for reading an element of that dtype.
-unsafe fn read_integer(at: *const u8, kind: Kind, swapped: bool) -> i128 {
+    // SAFETY: the caller vouches for the memory, and nothing is written.
+    let runs = unsafe { Matrix::new(&runs, runs.shape.len() - 1) };
+    let mut columns = error::reserve(runs.rows * runs.columns)?;
     macro_rules! read {
-        ($t:ty) => {{
-            // SAFETY: the caller vouches for the address.
-            let number = unsafe { at.cast::<$t>().read_unaligned() };
-            i128::from(if swapped { number.swap_bytes() } else { number })
-        }};
+        ($t:ty) => {
+            for row in 0..runs.rows {
+                for i in 0..runs.columns {
+                    let at = runs.row(row).wrapping_offset(i.cast_signed() * runs.column_stride);
+                    // SAFETY: within the array, which the caller vouches for, at any alignment.
+                    let id = unsafe { at.cast::<$t>().read_unaligned() };
+                    let class = i128::from(if targets.swapped { id.swap_bytes() } else { id });
+                    columns.push(match usize::try_from(class) {
+                        _ if ignored.contains(&class) => None,
+                        Ok(column) if column < classes => Some(column),
+                        _ => {
+                            let position = position(columns.len(), &targets.shape);
+                            return Err(Error::Class { position, class, classes });
+                        }
+                    });
+                }
+            }
+        };
     }
-    match kind {
+    match targets.kind {
         Kind::I8 => read!(i8),
         Kind::I16 => read!(i16),
         Kind::I32 => read!(i32),
@@ -285,4 +275,21 @@ unsafe fn read_integer(at: *const u8, kind: Kind, swapped: bool) -> i128 {
         // No caller passes a floating dtype; as an integer it would be an id out of range.
         _ => read!(u64),
     }
+    Ok(columns)
+}
+
+/// Where the element with this number stands in an array of this shape.
+fn position(number: usize, shape: &[usize]) -> Vec<usize> {
+    let mut rest = number;
+    let mut position: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|length| {
+            let index = rest % length;
+            rest /= length;
+            index
+        })
+        .collect();
+    position.reverse();
+    position
 }

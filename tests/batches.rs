@@ -18,7 +18,7 @@ use softxent::simd::Level;
 use softxent::sweep::{Run, Thresholds};
 use std::cell::Cell;
 use std::ops::Range;
-use twin::{BF16, EMULATED, F16, Random, bits, is_fused};
+use twin::{BF16, F16, Random, bits, is_fused, thinned};
 
 const FLOATS: [Kind; 4] = [Kind::F16, Kind::BF16, Kind::F32, Kind::F64];
 const INTEGERS: [Kind; 8] =
@@ -353,11 +353,9 @@ impl Function {
 
 /// Rows and columns on both sides of the sizes at which the way of working changes.
 fn batches() -> Vec<(usize, usize)> {
-    let mut batches = vec![(1, 1), (0, 5), (4, 0), (1, 70), (17, 129), (2000, 5), (40, 3000)];
-    if !EMULATED {
-        batches.extend([(3, CHUNK), (3, CHUNK + 1), (1, 3 * CHUNK + 77), (5, 2 * CHUNK + 1)]);
-    }
-    batches
+    let small = [(1, 1), (0, 5), (4, 0), (1, 70), (17, 129), (2000, 5), (40, 3000)];
+    let large = [(1, 3 * CHUNK + 77), (3, CHUNK), (3, CHUNK + 1), (5, 2 * CHUNK + 1)];
+    small.into_iter().chain(large.into_iter().step_by(thinned(4))).collect()
 }
 
 #[test]
@@ -369,17 +367,13 @@ fn results_do_not_depend_on_threads_tasks_or_stores() {
             let out = Place::new(kind, &logits.layout);
             for function in Function::ALL {
                 let expected = function.plain_bits(level, &logits, 1);
-                for threads in [1, 2, 3, 4, 7, 8] {
-                    for task in [1, 50_000] {
-                        for stream in [0, usize::MAX] {
-                            let thresholds = Thresholds { parallel: 0, stream, task };
-                            let way = Way { level, threads, thresholds };
-                            let got = function.bits(way, &logits, 1, &out);
-                            assert!(
-                                got == expected,
-                                "{function:?} of {rows} x {columns} {kind:?}, {way:?}"
-                            );
-                        }
+                for threads in [7, 1, 2, 3, 4, 8].into_iter().step_by(thinned(6)) {
+                    for (task, stream) in [(1, 0), (50_000, usize::MAX)] {
+                        let thresholds = Thresholds { parallel: 0, stream, task };
+                        let way = Way { level, threads, thresholds };
+                        let got = function.bits(way, &logits, 1, &out);
+                        let about = || format!("{function:?} of {rows} x {columns} {kind:?}");
+                        assert!(got == expected, "{}, {way:?}", about());
                     }
                 }
             }
@@ -389,18 +383,14 @@ fn results_do_not_depend_on_threads_tasks_or_stores() {
 
 #[test]
 fn a_row_gives_the_same_alone_as_in_a_batch() {
-    let (rows, columns) = (9, if EMULATED { 300 } else { CHUNK + 300 });
+    let (rows, columns) = (9, CHUNK / thinned(64) + 300);
     let level = Level::best();
     for kind in FLOATS {
         let logits = Place::of_logits(kind, &Layout::contiguous(&[rows, columns]), 2);
         let numbers = logits.numbers();
         for function in [Function::Softmax, Function::LogSoftmax] {
-            let batch = function.bits(
-                Way::divided(level, 2),
-                &logits,
-                1,
-                &Place::new(kind, &logits.layout),
-            );
+            let out = Place::new(kind, &logits.layout);
+            let batch = function.bits(Way::divided(level, 2), &logits, 1, &out);
             for (row, expected) in numbers.chunks(columns).zip(batch.chunks(columns)) {
                 let mut row = row.iter().copied();
                 let alone =
@@ -416,15 +406,12 @@ fn every_level_with_a_fused_multiply_add_gives_the_same() {
     for kind in FLOATS {
         for (rows, columns) in batches() {
             let logits = Place::of_logits(kind, &Layout::contiguous(&[rows, columns]), 3);
+            let levels = || Level::available().into_iter().filter(|level| is_fused(level.name()));
             for function in Function::ALL {
-                let expected = function.plain_bits(Level::best(), &logits, 1);
-                for level in Level::available().into_iter().filter(|level| is_fused(level.name())) {
-                    let got = function.plain_bits(level, &logits, 1);
-                    assert!(
-                        got == expected,
-                        "{function:?} of {rows} x {columns} {kind:?}, {level:?}"
-                    );
-                }
+                let results: Vec<_> =
+                    levels().map(|level| function.plain_bits(level, &logits, 1)).collect();
+                let same = results.iter().all(|result| *result == results[0]);
+                assert!(same, "{function:?} of {rows} x {columns} {kind:?}");
             }
         }
     }
@@ -467,13 +454,13 @@ fn check_layouts(
 #[test]
 fn every_layout_gives_what_a_contiguous_copy_gives() {
     let all = &Function::ALL;
-    let shape = if EMULATED { [2, 3, 19] } else { [4, 5, 37] };
+    let shape = [4, 5, 37];
     let (layouts, outputs) = (Layout::for_inputs(&shape), Layout::for_outputs(&shape));
-    for axis in 0..3 {
-        for kind in FLOATS {
+    for axis in (0..3).step_by(thinned(2)) {
+        for kind in FLOATS.into_iter().step_by(thinned(2)) {
             check_layouts(kind, axis, all, &layouts, &outputs);
         }
-        for kind in INTEGERS {
+        for kind in INTEGERS.into_iter().step_by(thinned(3)) {
             check_layouts(kind, axis, all, &layouts, &outputs[..1]);
         }
     }
@@ -486,8 +473,8 @@ fn every_layout_gives_what_a_contiguous_copy_gives() {
 fn rows_that_are_gathered_in_several_chunks_give_what_a_contiguous_copy_gives() {
     let functions = [Function::LogSoftmax, Function::LossAndGradient];
     let few = CHUNK + 5;
-    let shapes = [([few, 20], 0), ([few, 3], 0), ([3, 2 * CHUNK + 5], 1)];
-    for (shape, axis) in if EMULATED { &shapes[1..2] } else { &shapes[..] } {
+    let shapes = [([few, 3], 0), ([few, 20], 0), ([3, 2 * CHUNK + 5], 1)];
+    for (shape, axis) in shapes.iter().step_by(thinned(3)) {
         let layouts = [
             Layout::contiguous(shape),
             Layout::transposed(shape),

@@ -16,7 +16,7 @@ use softxent::simd::{Kernel, Level, Simd, Vector};
 use std::f64::consts::{E, LN_2, LOG2_E};
 use std::fmt::LowerExp;
 use std::ops::Range;
-use twin::{EMULATED, Random, bits, is_fused, on_every_level, vector};
+use twin::{Random, bits, is_fused, on_every_level, thinned, vector};
 
 /// What the exponential promises, in units in the last place.
 const BOUND: f64 = 1.5;
@@ -29,11 +29,8 @@ const TINY: [f64; 2] = [1e-40, 1e-305];
 
 /// Of the numbers that are all tried on the best level, every how manieth is on this one.
 fn stride(level: Level) -> u32 {
-    match level.name() {
-        _ if EMULATED => 256,
-        name if name == Level::best().name() => 1,
-        _ => 16,
-    }
+    let best = level.name() == Level::best().name();
+    (if best { 1 } else { 16 }) * thinned(256 / 16) as u32
 }
 
 /// The exponential of each number, as many as fill whole vectors.
@@ -254,7 +251,7 @@ fn the_exponential_is_zero_below_the_smallest_normal_number() {
             check_each(temperature, patterns.map(T::of), |power| power.pattern() == 0);
         }
     }
-    let numbers = if EMULATED { 1 << 12 } else { 1 << 20 };
+    let numbers = (1 << 20) / thinned(256) as u64;
     check::<f32>(numbers);
     check::<f64>(numbers);
 }
@@ -266,9 +263,9 @@ fn the_exponential_of_nan_is_nan_whatever_its_payload() {
         let nans = payloads.flat_map(|x| [T::INFINITY + x, T::SIGN + T::INFINITY + x]);
         check_each(1.0, nans.map(T::of), |power| power.to_f64().is_nan());
     }
-    check::<f32>((1..1 << 23).step_by(if EMULATED { 4093 } else { 1 }));
+    check::<f32>((1..1 << 23).step_by(thinned(1021)));
     let random = &mut Random(1);
-    let count = if EMULATED { 1 << 12 } else { 1 << 20 };
+    let count = (1 << 20) / thinned(256);
     check::<f64>((0..count).map(|_| 1 + random.bits() % ((1 << 52) - 1)));
 }
 
@@ -293,7 +290,7 @@ fn the_exponential_has_the_same_bits_on_every_level_with_a_fused_multiply_add() 
             }
         }
     }
-    let count = if EMULATED { 1 << 12 } else { 1 << 16 };
+    let count = (1 << 16) / thinned(16);
     let random = &mut Random(2);
     let singles: Vec<f32> = (0..count).map(|_| f32::of(random.bits())).collect();
     check(&singles);
@@ -362,7 +359,7 @@ fn the_exponential_in_double_double_arithmetic_has_more_than_a_hundred_bits() {
 
 #[test]
 fn the_exponential_of_doubles_keeps_its_bound_at_every_temperature() {
-    let count = if EMULATED { 1 << 12 } else { 1 << 18 };
+    let count = (1 << 18) / thinned(64);
     let random = &mut Random(3);
     let mut d: Vec<f64> = (0..count).map(|_| random.between(-708.396, 1.0)).collect();
     d.extend((0..count / 2).map(|_| -random.between(-60.0, 9.0).exp2()));

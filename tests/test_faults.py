@@ -31,6 +31,7 @@ from softxent import _core
 Array: TypeAlias = NDArray[Any]
 
 MEBIBYTE = 2**20
+SECONDS = 60  # for a program, which takes one or two
 CTRL_C_SECONDS = 0.2  # from the signal to the exception
 COMPILER = shutil.which("cc")
 
@@ -76,14 +77,22 @@ def ids_of(length: int) -> Array:
     return np.broadcast_to(np.int64(0), (length,))
 
 
-def run_program(
-    program: Callable[..., None], *arguments: str | float, seconds: float = 60
-) -> subprocess.CompletedProcess[str]:
-    """Run a function of this file in a process of its own, which must end well."""
-    command = [sys.executable, "-I", __file__, program.__name__, *map(str, arguments)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
-    assert process.returncode == 0, f"exit {process.returncode}\n{process.stderr[-2000:]}"
-    return process
+def run_program(program: Callable[..., None], *arguments: str | float) -> str:
+    """Run a function of this file in a process of its own, which must end well. What it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", __file__, program.__name__, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that children which hang can be ended with it
+    )
+    try:
+        output, errors = process.communicate(timeout=SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, f"exit {process.returncode}\n{errors[-2000:]}"
+    return output
 
 
 # Forks.
@@ -126,7 +135,9 @@ def fork_while_others_are_at_work() -> None:
 
 
 def call_in_pool(_: int) -> bytes:
-    return threaded_call()
+    result = threaded_call()
+    assert threads_of_process() > 1
+    return result
 
 
 def fork_a_pool_of_processes() -> None:
@@ -194,7 +205,7 @@ def test_ctrl_c_ends_a_long_call_at_once_and_the_next_one_works(name: str) -> No
     # A busy machine may be late once; a call that does not listen is late each time.
     taken = []
     for _ in range(3):
-        taken.append(float(run_program(interrupt, name).stdout))
+        taken.append(float(run_program(interrupt, name)))
         if taken[-1] < CTRL_C_SECONDS:
             return
     pytest.fail(f"after {taken} seconds")
@@ -238,7 +249,7 @@ def run_short_of_memory(name: str) -> None:
 
 @pytest.mark.parametrize("name", HUNGRY)
 def test_too_little_memory_is_a_memory_error_and_the_process_lives(name: str) -> None:
-    assert int(run_program(run_short_of_memory, name).stdout) > 2
+    assert int(run_program(run_short_of_memory, name)) > 2
 
 
 def test_a_result_larger_than_any_memory_is_a_memory_error() -> None:
@@ -266,9 +277,7 @@ def start_no_threads(mebibytes: str) -> None:
 
 
 def test_a_call_that_gets_no_threads_does_the_work_itself() -> None:
-    started = [
-        int(run_program(start_no_threads, mebibytes).stdout) for mebibytes in (1, 4, 9, 2000)
-    ]
+    started = [int(run_program(start_no_threads, mebibytes)) for mebibytes in (1, 4, 9, 2000)]
     assert started[0] == 0
     assert started[-1] == 8
 

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use softxent::exp::Exp;
 use softxent::simd::{Float, Kernel, Level, MAX_LANES, Simd, Vector};
 use std::fmt::Debug;
-use twin::{BF16, EMULATED, F16, Format, Random, bits, is_fused, on_every_level, vector};
+use twin::{BF16, F16, Format, Random, bits, is_fused, on_every_level, thinned, vector};
 
 /// A lane's type and its bit patterns.
 trait Lane: Exp + Debug {
@@ -192,7 +192,7 @@ fn verbs_on_special_numbers_in_every_lane_are_the_twins() {
 }
 
 fn check_verbs_on_random_numbers<T: Lane>() {
-    let count = if EMULATED { 1 << 12 } else { 1 << 18 };
+    let count = (1 << 18) / thinned(64);
     let random = &mut Random(1);
     let mut patterns = || -> Vec<T> { (0..count).map(|_| T::of(random.bits())).collect() };
     let (a, b, c) = (patterns(), patterns(), patterns());
@@ -630,7 +630,7 @@ fn narrowing_rounds_to_nearest_even_at_every_boundary() {
 #[test]
 fn narrowing_random_singles_gives_the_nearest_pattern() {
     let random = &mut Random(5);
-    let count = if EMULATED { 1 << 12 } else { 1 << 19 };
+    let count = (1 << 19) / thinned(64);
     for half in [Half::F16, Half::BF16] {
         let values = (0..count).map(|_| f32::of(random.bits())).filter(|value| !value.is_nan());
         check_narrow(
@@ -643,7 +643,7 @@ fn narrowing_random_singles_gives_the_nearest_pattern() {
 #[test]
 fn a_nan_of_any_payload_stays_nan_when_it_is_narrowed() {
     let infinity = f32::INFINITY.to_bits();
-    let payloads = (1..1 << 23).step_by(if EMULATED { 4093 } else { 31 });
+    let payloads = (1..1 << 23).step_by(31 * thinned(101));
     let all = payloads.chain([1, 0x1fff, 0x2000, 0xffff, 0x10000, 0x3f_ffff, 0x40_0000, 0x7f_ffff]);
     let mut values: Vec<f32> = all
         .flat_map(|payload| [infinity | payload, infinity | payload | 1 << 31])

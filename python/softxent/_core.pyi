@@ -29,35 +29,9 @@ def log_softmax(
 def logsumexp(
     logits: Any, axis: Any, keepdims: Any, temperature: Any, dtype: Any, threads: Any, /
 ) -> Any: ...
-def cross_entropy(
-    logits: Any,
-    targets: Any,
-    axis: Any,
-    ignore_index: Any,
-    temperature: Any,
-    reduction: Any,
-    offsets: Any,
-    normalizer: Any,
-    on_empty: Any,
-    dtype: Any,
-    threads: Any,
-    /,
-) -> Any: ...
+def cross_entropy(logits: Any, targets: Any, options: tuple[Any, ...], /) -> Any: ...
 def cross_entropy_with_grad(
-    logits: Any,
-    targets: Any,
-    axis: Any,
-    ignore_index: Any,
-    temperature: Any,
-    reduction: Any,
-    offsets: Any,
-    normalizer: Any,
-    on_empty: Any,
-    dtype: Any,
-    threads: Any,
-    grad_output: Any,
-    out: Any,
-    /,
+    logits: Any, targets: Any, options: tuple[Any, ...], grad_output: Any, out: Any, /
 ) -> tuple[Any, Any]: ...
 def runtime() -> _Runtime: ...
 def set_threads(threads: Any, /) -> None: ...

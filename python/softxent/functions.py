@@ -251,15 +251,17 @@ def cross_entropy(
     return _core.cross_entropy(
         logits,
         targets,
-        axis,
-        ignore_index,
-        temperature,
-        reduction,
-        offsets,
-        normalizer,
-        on_empty,
-        dtype,
-        threads,
+        (
+            axis,
+            ignore_index,
+            temperature,
+            reduction,
+            offsets,
+            normalizer,
+            on_empty,
+            dtype,
+            threads,
+        ),
     )
 
 
@@ -325,15 +327,17 @@ def cross_entropy_with_grad(
     return _core.cross_entropy_with_grad(
         logits,
         targets,
-        axis,
-        ignore_index,
-        temperature,
-        reduction,
-        offsets,
-        normalizer,
-        on_empty,
-        dtype,
-        threads,
+        (
+            axis,
+            ignore_index,
+            temperature,
+            reduction,
+            offsets,
+            normalizer,
+            on_empty,
+            dtype,
+            threads,
+        ),
         grad_output,
         out,
     )
@@ -348,6 +352,13 @@ def set_threads(threads: int | None) -> None:
         None goes back to the default: ``SOFTXENT_NUM_THREADS``, else ``OMP_NUM_THREADS`` (both read at
         import), else the processors that this process may use.
 
+    Raises
+    ------
+    ValueError
+        A number below 1.
+    TypeError
+        No integer.
+
     Examples
     --------
     >>> import softxent as sx
@@ -361,6 +372,11 @@ def set_threads(threads: int | None) -> None:
 
 def get_threads() -> int:
     """How many threads a call uses at most, unless it says so itself.
+
+    Returns
+    -------
+    int
+        What `set_threads` said, or its default.
 
     Examples
     --------

@@ -5,15 +5,17 @@
 //! level. So it says, bit for bit, what every level with a fused multiply-add has to give, whichever of them
 //! the processor at hand has.
 //!
-//! It knows nothing of registers and is slow. Where the tests run under emulation ([`EMULATED`]) they
-//! thin out what is exhaustive elsewhere.
+//! It knows nothing of registers, and it is slow.
 
 #![allow(dead_code, reason = "each test file is a crate of its own and uses its part of this one")]
 
 use softxent::simd::{Float, Kernel, Level, Simd, Vector};
 
-/// Whether the tests most likely run on an emulated processor, some forty times slower.
-pub(crate) const EMULATED: bool = cfg!(target_arch = "aarch64");
+/// One, but `rarely` where the tests most likely run on an emulated processor, some forty times slower: the step
+/// with which they go through what is not worth that time.
+pub(crate) fn thinned(rarely: usize) -> usize {
+    if cfg!(target_arch = "aarch64") { rarely } else { 1 }
+}
 
 /// The proof of nothing: every processor has scalars.
 #[derive(Clone, Copy)]
