@@ -201,7 +201,7 @@ impl Job for ClassLoss<'_> {
     fn finish(&self, row: usize, summary: Option<&Summary>) -> Action {
         let (Some(summary), Some(class)) = (summary, self.classes[row]) else {
             self.rows.set(row, 0.0);
-            return if self.gradient.is_some() { Action::Zeros } else { Action::Leave };
+            return if self.gradient.is_some() { Action::Fill(0.0) } else { Action::Leave };
         };
         self.rows.set(row, summary.nll);
         let Some((upstream, scale)) = self.gradient else { return Action::Leave };

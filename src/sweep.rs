@@ -78,8 +78,8 @@ pub enum Selection {
 pub enum Action {
     /// Nothing.
     Leave,
-    /// Zeros.
-    Zeros,
+    /// The same value everywhere.
+    Fill(f64),
     /// `alpha * exp((x - max) / temperature) + beta`, and something else in one place.
     Affine {
         /// The row's maximum.
@@ -424,7 +424,11 @@ where
     ) {
         match action {
             Action::Leave => {}
-            Action::Zeros => to.iter().for_each(|cell| cell.set(O::from_f64(0.0))),
+            Action::Fill(value) => fill(to, value),
+            // Where everything is NaN it is always the same NaN: what arithmetic makes of several depends on the
+            // order of operands, which compilers choose.
+            Action::Affine { alpha, .. } if alpha.is_nan() => fill(to, f64::NAN),
+            Action::Logarithm { log_total, .. } if log_total.is_nan() => fill(to, f64::NAN),
             Action::Affine { max, alpha, beta, patch } => {
                 let formula = Affine {
                     max: Number::from_f64(max),
@@ -460,6 +464,10 @@ where
     ) {
         self.level.run(Write { from, to, formula, patch, stream: self.stream });
     }
+}
+
+fn fill<O: Element>(to: &[Cell<O>], value: f64) {
+    to.iter().for_each(|cell| cell.set(O::from_f64(value)));
 }
 
 /// A factor kept finite in the precision of the computation, so that 0 times it stays 0.

@@ -34,7 +34,7 @@ emulated = pytest.mark.skipif(EMULATOR is None, reason="needs qemu-x86_64 (Debia
 
 # The only functions outside the levels with instructions that not every x86-64 has: both libraries
 # ask the processor before they call them.
-SELF_DETECTING = ("4half8binary164arch3x86", "4libm4math4arch3x86")
+SELF_DETECTING = ("4half8binary164arch3x86", "4math4arch3x86", "9libm_math4arch3x86")
 
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 # One class; part of a vector; a whole one; vectors and a tail; a row that is cut in pieces.
