@@ -353,3 +353,14 @@ def test_16_bit_results_are_the_single_ones_rounded_once(
             function = getattr(sx, name)
             narrow = function(*arguments, dtype=dtype, **options)
             assert np.array_equal(narrow, function(*arguments, **options).astype(dtype))
+
+
+@pytest.mark.parametrize(("dtype", "step"), [(FLOAT16, 2.0**-11), (BFLOAT16, 2.0**-8)], ids=str)
+def test_doubles_become_16_bits_in_one_rounding(dtype: Dtype, step: float) -> None:
+    # So little above the middle of two neighbours that in single precision it is the middle, and
+    # would go to the even one.
+    p = 0.5 + step / 2 + 1e-10
+    logits = np.array([math.log(p / (1 - p)), 0.0])
+    assert np.float32(sx.softmax(logits)[0]) == 0.5 + step / 2
+    assert sx.softmax(logits, dtype=dtype)[0] == 0.5 + step
+    assert sx.softmax(logits[::-1], dtype=dtype)[1] == 0.5 + step

@@ -36,7 +36,8 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
 # Where an upper floor may take only so much from far below.
 ONLY = {
     ("python", "simd"): {"Level", "with_default_float_state"},
-    ("python", "sweep"): {"Run", "Thresholds"}}
+    ("python", "sweep"): {"Run", "Thresholds"},
+}
 # What is kept in one place, as a pattern of source code: the modules that may contain it.
 KEPT_IN = {
     r"\bpyo3\b": {"python"},

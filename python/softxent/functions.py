@@ -283,8 +283,8 @@ def cross_entropy_with_grad(
 ) -> tuple[Any, NDArray[Any]]:
     """The cross-entropy and its gradient with respect to the logits.
 
-    ``d nll / d x_i = (p_i - [i == y]) / T`` for each row, times what the reduction makes of the row's loss and
-    times `grad_output`.
+    ``d nll / d x_i = (p_i - [i == y]) / T`` for each row, times what the reduction makes of the row's loss
+    and times `grad_output`.
 
     Parameters
     ----------
@@ -393,8 +393,8 @@ def show_runtime() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version``, ``isa`` (the instruction set in use: "avx512", "avx2", "neon" or "portable"), ``threads``,
-        ``profile`` (how the core was built: "release" or "debug"), and ``numpy``, its version.
+        ``version``, ``isa`` (the instruction set in use: "avx512", "avx2", "neon" or "portable"),
+        ``threads``, ``profile`` (how the core was built: "release" or "debug"), and ``numpy``, its version.
 
     Examples
     --------
