@@ -4,6 +4,7 @@ A layout is a function from an array to one of equal shape and values whose memo
 It says nothing about what a function makes of it.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from softxent import _core
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Array: TypeAlias = NDArray[Any]
 

@@ -8,8 +8,9 @@
 mod twin;
 
 use half::{bf16, f16};
+use softxent::element::Element;
 use softxent::exp::Exp;
-use softxent::simd::{Float, Kernel, Level, MAX_LANES, Simd, Vector};
+use softxent::simd::{Float, Kernel, Level, MAX_LANES, Number, Simd, Vector};
 use std::fmt::Debug;
 use twin::{BF16, F16, Format, Random, bits, is_fused, on_every_level, thinned, vector};
 
@@ -606,7 +607,7 @@ fn narrowing_rounds_to_nearest_even_at_every_boundary() {
             let (low, high) = (format.magnitude(below), format.magnitude(above));
             let middle = ((low + high) / 2.0) as f32;
             assert_eq!(f64::from(middle), (low + high) / 2.0, "a single holds the middle exactly");
-            let even = if below % 2 == 0 { below } else { above };
+            let even = below + below % 2;
             for (value, expected) in [
                 (low as f32, below),
                 ((low as f32).next_up(), below),
@@ -625,6 +626,25 @@ fn narrowing_rounds_to_nearest_even_at_every_boundary() {
         }
         check_narrow(half, cases);
     }
+}
+
+#[test]
+fn a_double_becomes_16_bits_with_a_single_rounding() {
+    fn check<T: Element>(format: Format) {
+        for below in 0..format.infinity {
+            let (low, high) = (format.magnitude(below), format.magnitude(below + 1));
+            let middle = (low + high) / 2.0;
+            let even = below + below % 2;
+            for (value, expected) in
+                [(middle.next_down(), below), (middle, even), (middle.next_up(), below + 1)]
+            {
+                let got = <T as Number>::from_f64(value).to_f64();
+                assert_eq!(got, format.widen(expected).into(), "{value:e} to {:?}", T::KIND);
+            }
+        }
+    }
+    check::<f16>(F16);
+    check::<bf16>(BF16);
 }
 
 #[test]
