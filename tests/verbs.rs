@@ -639,7 +639,7 @@ fn a_double_becomes_16_bits_with_a_single_rounding() {
                 [(middle.next_down(), below), (middle, even), (middle.next_up(), below + 1)]
             {
                 let got = <T as Number>::from_f64(value).to_f64();
-                assert_eq!(got, format.widen(expected).into(), "{value:e} to {:?}", T::KIND);
+                assert_eq!(got, f64::from(format.widen(expected)), "{value:e} to {:?}", T::KIND);
             }
         }
     }
