@@ -19,8 +19,9 @@
 //!
 //! Domain: `d / temperature <= 1` (the kernels subtract a reference close to the maximum); above, up to
 //! overflow at 88, it is right as well, beyond that the result is meaningless.
-//! Error: at most 1.0 ulp in single precision, all values tried (`tests/verbs.rs`); without a fused
-//! multiply-add (portable doubles) `|d| / temperature / 2` ulp more.
+//! Error, measured by `tests/exp.rs`: in single precision at most 1.01 ulp (all values; 1.4 at a temperature of
+//! 1e38, 3.1 from 1e37 on at worst, where `c_low` is subnormal), in double precision 0.96. Without a fused
+//! multiply-add (portable doubles) up to `|d| / temperature` ulp more: 354 were seen.
 
 use crate::simd::{Float, Simd, Vector};
 

@@ -49,7 +49,8 @@ def softmax(
     -------
     ndarray, shape of `logits`
         Probabilities; `out` if it was given. 0 where a logit is -inf; a row that holds NaN or +inf, or
-        nothing but -inf, is NaN. Each is within 4 + (largest logit - logit) / T units in the last place.
+        nothing but -inf, is NaN. Each is within 4 + (largest logit - logit) / T units in the last place; for
+        float64 on the "portable" instruction set within twice that (1.63 times was measured).
 
     Raises
     ------
