@@ -119,12 +119,6 @@ impl Job for Softmax {
     fn temperature(&self) -> f64 {
         self.temperature
     }
-    fn select(&self, _: usize) -> Selection {
-        Selection::All
-    }
-    fn needs_aside(&self, _: &Summary) -> bool {
-        false
-    }
     fn finish(&self, _: usize, summary: Option<&Summary>) -> Action {
         summary.map_or(Action::Leave, |row| Action::Affine {
             max: row.max,
@@ -142,9 +136,6 @@ struct LogSoftmax {
 impl Job for LogSoftmax {
     fn temperature(&self) -> f64 {
         self.temperature
-    }
-    fn select(&self, _: usize) -> Selection {
-        Selection::All
     }
     fn needs_aside(&self, summary: &Summary) -> bool {
         summary.is_peaked()
@@ -165,9 +156,6 @@ struct LogSumExp<'a> {
 impl Job for LogSumExp<'_> {
     fn temperature(&self) -> f64 {
         self.temperature
-    }
-    fn select(&self, _: usize) -> Selection {
-        Selection::All
     }
     fn needs_aside(&self, summary: &Summary) -> bool {
         // Beside a maximum of 4 or more, or a logarithm of more than 2, what a sum of exponentials loses in
@@ -194,9 +182,6 @@ impl Job for ClassLoss<'_> {
     }
     fn select(&self, row: usize) -> Selection {
         self.classes[row].map_or(Selection::Nothing, Selection::Aside)
-    }
-    fn needs_aside(&self, _: &Summary) -> bool {
-        false
     }
     fn finish(&self, row: usize, summary: Option<&Summary>) -> Action {
         let (Some(summary), Some(class)) = (summary, self.classes[row]) else {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! 1. *Rows to threads*: a task is a run of rows. If there are too few rows for that, or they are very long, they
-//!    are cut into chunks, and the three lines above become three loops, the first and the last on all threads. Chunks are
-//!    always cut at the same places, so both ways give the same bits.
+//!    are cut into chunks, and the three lines above become three loops, the first and the last on all threads.
+//!    Chunks are always cut at the same places, so both ways give the same bits.
 //! 2. *Rows that are not contiguous* are gathered into a tile, one chunk at a time; several rows at once where
 //!    neighbouring rows are closer in memory than neighbouring columns (class axis 1 of an image-like batch).
 //!    Outputs that can't be written in place go through a tile as well.
@@ -105,9 +105,13 @@ pub trait Job: Sync {
     /// Divides the logits.
     fn temperature(&self) -> f64;
     /// Which logits of this row are summed.
-    fn select(&self, row: usize) -> Selection;
+    fn select(&self, _row: usize) -> Selection {
+        Selection::All
+    }
     /// Whether the summary has too few digits for this job unless the largest logit is set aside.
-    fn needs_aside(&self, summary: &Summary) -> bool;
+    fn needs_aside(&self, _summary: &Summary) -> bool {
+        false
+    }
     /// Takes a row's summary (None if nothing was selected) and says what to write.
     fn finish(&self, row: usize, summary: Option<&Summary>) -> Action;
 }
@@ -271,6 +275,9 @@ where
             }
         });
 
+        if self.out.is_none() {
+            return Ok(());
+        }
         let write = |task: usize| {
             self.with_tile(|tile| {
                 for i in chunks_of(task) {
@@ -279,9 +286,6 @@ where
                 }
             });
         };
-        if self.out.is_none() {
-            return Ok(());
-        }
         threads::run(tasks, threads, &write, interrupted)
     }
 

@@ -36,7 +36,7 @@ pub(super) fn integer(value: &Bound<'_, PyAny>, argument: &'static str) -> PyRes
     }
 }
 
-pub(super) fn number(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<f64> {
+fn number(value: &Bound<'_, PyAny>, argument: &'static str) -> PyResult<f64> {
     if is_bool(value) || value.is_instance_of::<PyString>() {
         return Err(wrong_type(value, argument, "a number"));
     }
