@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benches.batch import Batch
-from benches.libraries import LIBRARIES, OPERATIONS, OURS, function_of, installed
+from benches.libraries import LIBRARIES, OPERATIONS, OURS, installed
 
 SECONDS = 0.2  # for each benchmark: there are a thousand
 FEWEST_ROUNDS = 5
@@ -28,7 +28,7 @@ def test_speed(benchmark: Any, batch: Batch, operation: str, library: str) -> No
         pytest.skip(f"{library} has no {operation}")
     call.prepare()
     try:
-        batch.check(function_of(operation), call.run())
+        batch.check(operation, call.run())
     except AssertionError:
         if library == OURS:
             raise

@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from benches.libraries import OPERATIONS, OURS, function_of
+from benches.batch import option_of, without_delivery
+from benches.libraries import OPERATIONS, OURS
 
 LIMITS = "limit"  # the library of the rows that are no library's
 
@@ -13,12 +14,16 @@ STATISTICS: tuple[Statistic, ...] = (min, statistics.median)
 
 
 class Measured(NamedTuple):
-    """The seconds of each round of one operation of one library on logits of ``size`` bytes."""
+    """The seconds of each round of one operation of one library on logits of ``size`` bytes.
+
+    ``moved`` are the bytes that it cannot but read or write.
+    """
 
     library: str
     operation: str
     dtype: str
     size: int
+    moved: int
     seconds: list[float]
 
     def __str__(self) -> str:
@@ -37,11 +42,11 @@ class Ratio(NamedTuple):
 
 def share_of_limit(row: Measured, limit: Measured, statistic: Statistic) -> float:
     """1 where the row moves its bytes as fast as the limit moves its own."""
-    return Ratio(limit, row).by(statistic) * row.size / limit.size
+    return Ratio(limit, row).by(statistic) * row.moved / limit.moved
 
 
 def ratios(measured: Iterable[Measured]) -> Iterator[Ratio]:
-    """The pairs worth comparing: new array to ``out=``, float32 to 16 bits, peer to ours.
+    """The pairs worth comparing: new array to ``out=``, option to none, float32 to 16 bits, peer to ours.
 
     Where a peer has no ``out=`` of its own, its only way stands against ours with ``out=`` too.
     """
@@ -52,13 +57,16 @@ def ratios(measured: Iterable[Measured]) -> Iterator[Ratio]:
         reused = rows.get((OURS, f"{operation} out=", dtype))
         if reused:
             yield Ratio(row, reused)
+        option = option_of(operation)
+        if option:
+            yield Ratio(row, rows[OURS, operation.replace(f" {option}", ""), dtype])
         if dtype != "float32":
             yield Ratio(rows[OURS, operation, "float32"], row)
     for (library, operation, dtype), row in rows.items():
         if library == OURS:
             continue
         for other in OPERATIONS:
-            only_way = operation == function_of(other) and (library, other, dtype) not in rows
+            only_way = operation == without_delivery(other) and (library, other, dtype) not in rows
             if (other == operation or only_way) and (OURS, other, dtype) in rows:
                 yield Ratio(row, rows[OURS, other, dtype])
 
@@ -71,8 +79,8 @@ def markdown(facts: dict[str, Any], measured: Sequence[Measured]) -> str:
         cells = [row.library, row.operation, row.dtype]
         cells += [f"{1e3 * of(row.seconds):.4g}" for of in STATISTICS]
         cells += [f"{row.size / 1e9 / min(row.seconds):.1f}"]
-        limit = limits.get(OPERATIONS.get(row.operation, ""))
-        if limit:
+        if row.library != LIMITS:
+            limit = limits[OPERATIONS[row.operation][0]]
             cells += [limit.operation]
             cells += [f"{share_of_limit(row, limit, of):.2f}" for of in STATISTICS]
         times.append(cells)

@@ -7,7 +7,7 @@
 //! Class ids are read and checked here too, once, into memory of our own: what another thread writes to the
 //! caller's array afterwards can do no harm.
 
-use crate::element::{Element, Kind};
+use crate::element::{Kind, Stored};
 use crate::error::{self, Error};
 use crate::simd::Number;
 use half::{bf16, f16};
@@ -106,8 +106,18 @@ impl Matrix {
     }
 
     /// Whether rows can be handed out as slices of `E`.
-    pub fn is_contiguous<E: Element>(&self) -> bool {
+    pub fn is_contiguous<E: Stored>(&self) -> bool {
         self.contiguous && self.kind == E::KIND
+    }
+
+    /// Whether both begin at the same address: an output that does so is the input's own memory.
+    pub fn begins_where(&self, other: &Self) -> bool {
+        self.data == other.data
+    }
+
+    /// Whether all rows are the same memory.
+    pub fn repeats_one_row(&self) -> bool {
+        self.outer.iter().all(|&(_, stride)| stride == 0)
     }
 
     /// Whether neighbouring rows are closer in memory than neighbouring columns, so that several rows should be
@@ -129,7 +139,7 @@ impl Matrix {
     }
 
     /// A part of a row, where it lies. Panics unless [`Self::is_contiguous`].
-    pub fn cells<E: Element>(&self, row: usize, columns: Range<usize>) -> &[Cell<E>] {
+    pub fn cells<E: Stored>(&self, row: usize, columns: Range<usize>) -> &[Cell<E>] {
         assert!(self.is_contiguous::<E>() && row < self.rows && columns.end <= self.columns);
         assert!(columns.start <= columns.end);
         // SAFETY: the range is within the row, whose elements lie side by side, aligned, and are valid as
@@ -148,7 +158,7 @@ impl Matrix {
     }
 
     /// Copies a part of some rows into `tile`, one row after the other, converted to `E`.
-    pub fn gather<E: Element>(&self, rows: Range<usize>, columns: Range<usize>, tile: &[Cell<E>]) {
+    pub fn gather<E: Stored>(&self, rows: Range<usize>, columns: Range<usize>, tile: &[Cell<E>]) {
         let swapped = self.swapped;
         macro_rules! read {
             ($t:ty, $to_f64:expr) => {
@@ -179,7 +189,7 @@ impl Matrix {
     }
 
     /// Copies `tile` into a part of some rows, rounded to the dtype of this array.
-    pub fn scatter<E: Element>(&self, rows: Range<usize>, columns: Range<usize>, tile: &[Cell<E>]) {
+    pub fn scatter<E: Stored>(&self, rows: Range<usize>, columns: Range<usize>, tile: &[Cell<E>]) {
         macro_rules! write {
             ($t:ty) => {
                 self.each(rows, columns, tile, |at, value| {
@@ -208,6 +218,9 @@ impl Matrix {
     ) {
         assert!(rows.end <= self.rows && columns.end <= self.columns);
         let width = columns.len();
+        if width == 0 {
+            return;
+        }
         let starts = rows.map(|row| self.row(row));
         let offset = |column: usize| column.cast_signed() * self.column_stride;
         if self.rows_are_neighbours() {
@@ -227,13 +240,15 @@ impl Matrix {
     }
 }
 
-/// Reads class ids of any integer dtype, in C order: the column of each row, or None for an ignored one.
+/// Reads the class ids of an argument, of any integer dtype, in C order: each as a column, or None where `ignores`
+/// says so of its number and the id.
 ///
 /// # Safety
 /// Every element that the array's shape and strides reach is valid for reading.
 pub unsafe fn read_classes(
     targets: &Array,
-    ignored: &[i128],
+    argument: &'static str,
+    ignores: &dyn Fn(usize, i128) -> bool,
     classes: usize,
 ) -> Result<Vec<Option<usize>>, Error> {
     let mut runs = targets.clone();
@@ -253,11 +268,11 @@ pub unsafe fn read_classes(
                     let id = unsafe { at.cast::<$t>().read_unaligned() };
                     let class = i128::from(if targets.swapped { id.swap_bytes() } else { id });
                     columns.push(match usize::try_from(class) {
-                        _ if ignored.contains(&class) => None,
+                        _ if ignores(columns.len(), class) => None,
                         Ok(column) if column < classes => Some(column),
                         _ => {
                             let position = position(columns.len(), &targets.shape);
-                            return Err(Error::Class { position, class, classes });
+                            return Err(Error::Class { argument, position, class, classes });
                         }
                     });
                 }

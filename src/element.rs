@@ -60,12 +60,16 @@ impl Kind {
 /// The vector of lanes that elements of type `E` become on the level `S`.
 pub type Wide<S, E> = <<E as Element>::Compute as Float>::V<S>;
 
-/// A floating-point dtype of logits.
-pub trait Element: Number + Default {
-    /// The precision to compute in.
-    type Compute: Float + Element<Compute = Self::Compute>;
+/// What can be read where it lies.
+pub trait Stored: Number + Default {
     /// The dtype as a value.
     const KIND: Kind;
+}
+
+/// A floating-point dtype of logits.
+pub trait Element: Stored {
+    /// The precision to compute in.
+    type Compute: Float + Element<Compute = Self::Compute>;
 
     /// One value, widened.
     fn widen(self) -> Self::Compute;
@@ -88,9 +92,12 @@ fn check_length<E: Element>(cells: &[Cell<E>]) {
 
 macro_rules! full_width {
     ($t:ident, $kind:ident) => {
+        impl Stored for $t {
+            const KIND: Kind = Kind::$kind;
+        }
+
         impl Element for $t {
             type Compute = $t;
-            const KIND: Kind = Kind::$kind;
 
             #[inline(always)]
             fn widen(self) -> $t {
@@ -121,9 +128,25 @@ macro_rules! full_width {
 full_width!(f32, F32);
 full_width!(f64, F64);
 
-/// A double in single precision, rounded such that a second rounding to 16 bits gives what a single one would:
-/// towards zero, with the lowest bit set if anything was lost (rounding to odd; Boldo and Melquiond 2008).
-/// The conversions from doubles of the crate half ignore the lowest bits, and so miss that a value is above a tie.
+/// A mask: 0 is no.
+impl Number for u8 {
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        value as Self
+    }
+}
+impl Stored for u8 {
+    const KIND: Kind = Kind::U8;
+}
+
+/// A double in single precision, rounded such that a second rounding to 16 bits gives what a single one
+/// would: towards zero, with the lowest bit set if anything was lost (rounding to odd; Boldo and Melquiond
+/// 2008). The conversions from doubles of the crate half ignore the lowest bits, and so miss that a value is
+/// above a tie.
 fn to_odd_f32(value: f64) -> f32 {
     let near = value as f32;
     if f64::from(near) == value || !near.is_finite() {
@@ -147,9 +170,12 @@ macro_rules! half_width {
             }
         }
 
+        impl Stored for $t {
+            const KIND: Kind = Kind::$kind;
+        }
+
         impl Element for $t {
             type Compute = f32;
-            const KIND: Kind = Kind::$kind;
 
             #[inline(always)]
             fn widen(self) -> f32 {
@@ -187,15 +213,12 @@ macro_rules! half_width {
 half_width!(f16, F16, widen_f16, narrow_f16);
 half_width!(bf16, BF16, widen_bf16, narrow_bf16);
 
-/// Reads up to one logical vector; the lanes that `from` does not reach are negative infinity, which
-/// adds nothing to any sum of exponentials.
+/// `x`, with `other` in the lanes whose byte of `mask` is 0; there are at least as many bytes as lanes.
 #[inline(always)]
-pub fn load_padded<S: Simd, E: Element>(simd: S, from: &[Cell<E>]) -> Wide<S, E> {
-    let padded = [const { Cell::new(E::Compute::NEG_INFINITY) }; MAX_LANES];
-    for (to, from) in padded.iter().zip(from) {
-        to.set(from.get().widen());
-    }
-    E::Compute::load(simd, &padded)
+pub fn keep<S: Simd, V: Vector<S>>(x: V, mask: &[Cell<u8>], other: V) -> V {
+    assert!(mask.len() >= V::Scalar::LANES, "a mask shorter than a vector");
+    // SAFETY: the slice holds a byte for every lane, and a `Cell` is laid out as its value.
+    unsafe { x.keep(mask.as_ptr().cast(), other) }
 }
 
 /// Writes the first lanes of a vector, as many as `to` has room for.

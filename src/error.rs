@@ -11,6 +11,8 @@ use std::fmt::{self, Display, Formatter};
 pub enum Error {
     /// A class id that is no column and not ignored.
     Class {
+        /// The argument's name.
+        argument: &'static str,
         /// Where it stands among the targets.
         position: Vec<usize>,
         /// What it is.
@@ -68,12 +70,12 @@ impl Error {
 impl Display for Error {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Class { position, class, classes } => {
+            Self::Class { argument, position, class, classes } => {
                 let indices: Vec<String> = position.iter().map(usize::to_string).collect();
                 let place = if indices.is_empty() {
-                    String::from("targets")
+                    String::from(*argument)
                 } else {
-                    format!("targets[{}]", indices.join(", "))
+                    format!("{argument}[{}]", indices.join(", "))
                 };
                 write!(f, "{place} = {class} is outside [0, {classes})")
             }

@@ -16,7 +16,7 @@
 //! | [`simd`] | the vocabulary: vectors of one logical width on every instruction set |
 //! | [`error`], [`threads`] | what can go wrong; tasks to threads |
 //! | [`element`] | dtypes: from memory to lanes and back |
-//! | [`exp`] | the exponential on vectors |
+//! | [`exp`], [`log`] | the exponential and the logarithm on vectors |
 //! | [`batch`] | arrays as rows of columns; class ids, checked |
 //! | [`row`] | the kernel: summarize a row, write a row |
 //! | [`loss`] | from a row's summary to its loss and gradient |
@@ -35,6 +35,7 @@ pub mod compute;
 pub mod element;
 pub mod error;
 pub mod exp;
+pub mod log;
 pub mod loss;
 #[cfg(feature = "python")]
 mod python;

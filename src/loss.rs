@@ -14,10 +14,13 @@
 //! ```
 //!
 //! which keeps all digits when the row is confident and the loss 1e-12.
+//!
+//! With options the loss of a row is a sum of three such terms (`RowLoss`); every gradient is of the form
+//! `alpha exp((x - max) / T) + beta q_i`, with weights q that the kernel reads, and one value at the target.
 
 use crate::error::Error;
 use crate::exp::{exp_difference, two_sum};
-use crate::row::Partial;
+use crate::row::{Pair, Partial};
 
 /// What a row's logits add up to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,51 +35,91 @@ pub struct Summary {
     pub lse: f64,
     /// The loss for the logit that was set aside; NaN if none was.
     pub nll: f64,
-    /// The share of all other classes in the total: `1 - p` of the logit that was set aside.
+    /// The probability of the logit that was set aside.
+    pub share: f64,
+    /// The share of all other classes in the total, `1 - share`, with digits of its own.
     pub others: f64,
+    /// `sum q`, if the classes have weights q.
+    pub weight: f64,
+    /// `sum q -log p`, if the classes have weights q; 0 times infinity is 0.
+    pub weighted_nll: f64,
+    /// `sum p -log p`, if statistics were wanted.
+    pub entropy: f64,
+    /// How many logits are greater than the one that was set aside, if statistics were wanted.
+    pub greater: f64,
+    /// The first column of the largest logit, if statistics were wanted or it was set aside.
+    pub largest: usize,
+    /// The share of all other classes than the largest logit's: its `1 - p`; NaN unless the job needed it.
+    pub others_of_largest: f64,
 }
 
 impl Summary {
     /// The summary of a whole row.
     pub fn of_row(row: Partial, temperature: f64) -> Self {
-        Self::new(row.max, row.sum, libm::log(row.sum), temperature)
+        Self::new(row, libm::log(row.sum), temperature)
     }
 
     /// The summary of a row from which one logit was set aside.
-    pub fn with_aside(rest: Partial, logit: f64, temperature: f64) -> Self {
-        if logit.is_nan() {
-            return Self::new(rest.max, f64::NAN, f64::NAN, temperature);
-        }
-        let aside = Partial { max: logit, sum: if logit == f64::INFINITY { logit } else { 1.0 } };
+    pub fn with_aside(rest: Partial, aside: Partial, temperature: f64) -> Self {
+        let logit = aside.max;
         let row = rest.merge(aside, temperature);
+        if logit.is_nan() {
+            return Self::new(Partial { sum: f64::NAN, ..row }, f64::NAN, temperature);
+        }
         let exp_of =
             |x: f64| if x == row.max { 1.0 } else { exp_difference(x, row.max, temperature) };
         let others = rest.sum * exp_of(rest.max);
         let log_total = if logit == row.max { libm::log1p(others) } else { libm::log(row.sum) };
-        let summary = Self::new(row.max, row.sum, log_total, temperature);
+        let summary = Self::new(row, log_total, temperature);
         if summary.total.is_nan() {
             return summary;
         }
         let gap = if logit == row.max { 0.0 } else { (row.max - logit) / temperature };
-        Self { nll: gap + log_total, others: others / summary.total, ..summary }
+        let (share, others) = (exp_of(logit) / summary.total, others / summary.total);
+        Self { nll: gap + log_total, share, others, ..summary }
     }
 
-    fn new(max: f64, sum: f64, log_total: f64, temperature: f64) -> Self {
+    fn new(row: Partial, log_total: f64, temperature: f64) -> Self {
         let nan = f64::NAN;
-        if sum.is_nan() {
-            return Self { max, total: nan, log_total: nan, lse: nan, nll: nan, others: nan };
-        }
-        if max.is_infinite() {
-            // All -inf, or +inf somewhere: lse is that infinity, and there are no probabilities.
-            return Self { max, total: nan, log_total: nan, lse: max, nll: nan, others: nan };
-        }
+        // All -inf, or +inf somewhere: lse is that infinity, and there are no probabilities.
+        let undefined = row.sum.is_nan() || row.max.is_infinite();
+        let lse = if row.sum.is_nan() {
+            nan
+        } else if row.max.is_infinite() {
+            row.max
+        } else {
+            row.max / temperature + log_total
+        };
+        let log_total = if undefined { nan } else { log_total };
         Self {
-            max,
-            total: sum,
+            max: row.max,
+            total: if undefined { nan } else { row.sum },
             log_total,
-            lse: max / temperature + log_total,
+            lse,
             nll: nan,
+            share: nan,
             others: nan,
+            weight: row.weight,
+            weighted_nll: if undefined {
+                nan
+            } else {
+                term(row.weight, log_total) - row.moment / temperature
+            },
+            entropy: log_total - row.energy / row.sum / temperature,
+            greater: row.greater,
+            largest: 0,
+            others_of_largest: nan,
+        }
+    }
+
+    /// This row beside another.
+    pub fn beside(&self, other: &Self) -> Pair {
+        Pair {
+            max: self.max,
+            total: self.total,
+            other_max: other.max,
+            other_total: other.total,
+            log_ratio: self.log_total - other.log_total,
         }
     }
 
@@ -84,6 +127,11 @@ impl Summary {
     /// unless that class is set aside.
     pub fn is_peaked(&self) -> bool {
         self.total < 1.25
+    }
+
+    /// Whether it is peaked, and not at the class that was set aside.
+    pub fn is_peaked_elsewhere(&self) -> bool {
+        self.is_peaked() && self.others > 0.5
     }
 }
 
@@ -114,11 +162,20 @@ pub enum OnEmpty {
 /// The options of the cross-entropy.
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {
-    /// Divides the logits.
-    pub temperature: f64,
+    /// The share of the loss that is spread over all allowed classes.
+    pub label_smoothing: f64,
+    /// The coefficient of the square of the log-sum-exp.
+    pub z_loss: f64,
     /// From rows to the result.
+    pub reducing: Reducing,
+}
+
+/// How the losses of the rows become the result, with all that it needs.
+#[derive(Clone, Debug)]
+pub struct Reducing {
+    /// The way.
     pub reduction: Reduction,
-    /// Replaces the number of rows in the mean.
+    /// Replaces the weight of the rows in the mean.
     pub normalizer: Option<f64>,
     /// The mean of nothing.
     pub on_empty: OnEmpty,
@@ -135,19 +192,22 @@ pub enum Denominator {
     Nothing(f64),
 }
 
-impl CrossEntropy {
-    /// The denominator, when `valid` rows are not ignored.
-    pub fn denominator(&self, valid: usize) -> Result<Denominator, Error> {
-        let count = match self.reduction {
-            Reduction::Sum | Reduction::None => return Ok(Denominator::Is(1.0)),
-            Reduction::SequenceMean => self.sequences,
+impl Reducing {
+    /// The denominator, given the weights of the rows that are not ignored.
+    pub fn denominator(
+        &self,
+        valid: impl Iterator<Item = f64> + Clone,
+    ) -> Result<Denominator, Error> {
+        let (empty, number) = match self.reduction {
+            Reduction::Sum | Reduction::None => (false, 1.0),
+            Reduction::SequenceMean => (self.sequences == 0, self.sequences as f64),
             Reduction::Mean => match self.normalizer {
-                Some(number) => return Ok(Denominator::Is(number)),
-                None => valid,
+                Some(number) => (false, number),
+                None => (valid.clone().next().is_none(), sum(valid)),
             },
         };
         match self.on_empty {
-            _ if count > 0 => Ok(Denominator::Is(count as f64)),
+            _ if !empty => Ok(Denominator::Is(number)),
             OnEmpty::Nan => Ok(Denominator::Nothing(f64::NAN)),
             OnEmpty::Zero => Ok(Denominator::Nothing(0.0)),
             OnEmpty::Raise => Err(Error::Empty),
@@ -155,33 +215,166 @@ impl CrossEntropy {
     }
 }
 
-/// The gradient of a row: `alpha * exp((x - max) / T) + beta`, and `at_target` in place of that at the target.
+/// The loss of a row, `own * nll + spread * sum q -log p + square * lse^2`, by its coefficients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowLoss {
+    /// Of the surprise of the target.
+    pub own: f64,
+    /// Of the surprise of all classes by their weights q.
+    pub spread: f64,
+    /// Of the square of the log-sum-exp.
+    pub square: f64,
+}
+
+/// The gradient of a row: `alpha * exp((x - max) / T) + beta * q`, and `at_target` in place of that at the
+/// target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
     /// The factor, the row's total divided out.
     pub alpha: f64,
-    /// The same for every class.
+    /// The factor of the weights q.
     pub beta: f64,
     /// The target's own value.
     pub at_target: f64,
+    /// What all of it is multiplied with in the end: 1, or a factor that is no finite number.
+    pub times: f64,
 }
 
-/// The gradient of `upstream * nll`.
-pub fn gradient(summary: &Summary, upstream: f64, temperature: f64) -> Coefficients {
-    let scale = upstream / temperature;
-    Coefficients {
-        alpha: scale / summary.total,
-        beta: 0.0,
-        // A share of 0 is a plain 0, not its negative, and whatever the scale.
-        at_target: if summary.others == 0.0 { 0.0 } else { -scale * summary.others },
+impl RowLoss {
+    /// The loss. What has the coefficient 0 adds 0, even if it is infinite.
+    pub fn value(&self, row: &Summary) -> f64 {
+        if row.total.is_nan() {
+            return f64::NAN;
+        }
+        term(self.own, row.nll)
+            + term(self.spread, row.weighted_nll)
+            + term(self.square, row.lse * row.lse)
+    }
+
+    /// The gradient of `upstream` times the loss; q is the weight of the target.
+    pub fn gradient(&self, row: &Summary, q: f64, upstream: f64, temperature: f64) -> Coefficients {
+        // Inside of the sums an infinite factor would leave nothing but NaN.
+        let (upstream, times) =
+            if upstream.is_finite() { (upstream, 1.0) } else { (1.0, upstream) };
+        let scale = (upstream / temperature).clamp(-f64::MAX, f64::MAX);
+        let of_all = term(self.spread, row.weight) + term(2.0 * self.square, row.lse);
+        // Sorted by what `p - 1` and what p is a factor of, so that no digits cancel at either end.
+        let of_target = term(self.spread, q);
+        let at_target = (of_all - of_target) * row.share - (self.own + of_target) * row.others;
+        Coefficients {
+            alpha: scale * (self.own + of_all) / row.total,
+            beta: -scale * self.spread,
+            // Nothing is a plain 0, not its negative, and whatever the scale.
+            at_target: term(at_target, scale) + 0.0,
+            times,
+        }
     }
 }
 
-/// The sum of the losses of all rows, rounded only once: two doubles carry what a single one would drop.
-pub fn sum(losses: impl Iterator<Item = f64>) -> f64 {
+/// The diagonal of the Hessian of a row's surprise times a factor: `alpha e (1 - e / total)` with
+/// `e = exp((x - max) / T)` and T = 1, but for one class.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hessian {
+    /// The factor, the row's total divided out.
+    pub alpha: f64,
+    /// The class that outweighs all others together, if one does, and its own value.
+    pub dominant: Option<(usize, f64)>,
+}
+
+impl Hessian {
+    /// The Hessian of `own` times the surprise of the target, which was set aside in the row's summary.
+    pub fn of_row(own: f64, row: &Summary, target: usize) -> Self {
+        // Elsewhere p is at most 1/2, and 1 - p has its digits; here only the sum of the others has them.
+        let dominant = if row.others < 0.5 {
+            Some((target, row.others))
+        } else if row.others_of_largest < 0.5 {
+            Some((row.largest, row.others_of_largest))
+        } else {
+            None
+        };
+        let value = |others: f64| own * (1.0 - others) * others;
+        Self {
+            alpha: own / row.total,
+            dominant: dominant.map(|(class, others)| (class, value(others))),
+        }
+    }
+}
+
+/// How far a row's probabilities q are from a teacher's, p.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Divergence {
+    /// `KL(p || q)`
+    Forward,
+    /// `KL(q || p)`
+    Reverse,
+    /// `beta KL(p || m) + (1 - beta) KL(q || m)` with `m = beta p + (1 - beta) q`
+    JensenShannon {
+        /// Within 0 and 1.
+        beta: f64,
+    },
+}
+
+impl Divergence {
+    /// The generalised Jensen-Shannon divergence. At 0 and 1, where it is 0, its limit over `beta (1 - beta)` takes
+    /// its place.
+    pub fn jensen_shannon(beta: f64) -> Self {
+        match beta {
+            0.0 => Self::Forward,
+            1.0 => Self::Reverse,
+            _ => Self::JensenShannon { beta },
+        }
+    }
+
+    /// The divergence, from what the kernel sums, and by how much the probabilities q were more than p: that is what
+    /// each `log(q / p)` was off by, and to second order it is in the sums.
+    pub fn value(self, [first, second]: [f64; 2], surplus: f64) -> f64 {
+        let (value, curvature) = match self {
+            Self::Forward | Self::Reverse => (first, 1.0),
+            Self::JensenShannon { beta } => {
+                (beta * first + (1.0 - beta) * second, beta * (1.0 - beta))
+            }
+        };
+        let corrected = value - curvature * surplus * surplus / 2.0;
+        if corrected < 0.0 { 0.0 } else { corrected }
+    }
+
+    /// What the derivatives by all classes have in common: the divergence of q from what it is compared with.
+    pub fn center(self, [first, second]: [f64; 2]) -> f64 {
+        match self {
+            Self::Forward => 0.0,
+            Self::Reverse => first,
+            Self::JensenShannon { .. } => second,
+        }
+    }
+}
+
+/// The logarithm of what some probabilities leave of 1, given by their logarithms; -inf if that is nothing.
+pub fn log_rest(log_p: &[f64]) -> f64 {
+    if log_p.iter().any(|log| log.is_nan()) {
+        return f64::NAN;
+    }
+    // The largest is taken from 1 by the digits of its logarithm.
+    let largest = log_p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut left_of_largest = false;
+    let others = log_p.iter().filter(|&&log| {
+        let is_first = log == largest && !left_of_largest;
+        left_of_largest |= is_first;
+        !is_first
+    });
+    let rest = sum(others.map(|&log| -libm::exp(log)).chain([-libm::expm1(largest)]));
+    if rest > 0.0 { libm::log(rest) } else { f64::NEG_INFINITY }
+}
+
+/// A term of a sum, 0 if its coefficient is.
+fn term(coefficient: f64, value: f64) -> f64 {
+    if coefficient == 0.0 { 0.0 } else { coefficient * value }
+}
+
+/// The sum of some numbers, rounded only once: two doubles carry what a single one would drop.
+pub fn sum(numbers: impl Iterator<Item = f64>) -> f64 {
     let (mut high, mut low) = (0.0_f64, 0.0_f64);
-    for loss in losses {
-        let (sum, lost) = two_sum(high, loss);
+    for number in numbers {
+        let (sum, lost) = two_sum(high, number);
         (high, low) = (sum, low + lost);
     }
     // An infinite sum has no error term; its low part is NaN.

@@ -24,15 +24,17 @@ def strided(array: Array) -> Array:
     """Every second element along each axis, NaN (or the largest integer) in between."""
     fill = np.iinfo(array.dtype).max if array.dtype.kind in "iu" else np.nan
     wide = np.full([2 * length for length in array.shape], fill, array.dtype)
-    view = wide[(slice(None, None, 2),) * array.ndim]
+    every_second: tuple[Any, ...] = (..., *[slice(None, None, 2)] * array.ndim)
+    view: Array = wide[every_second]
     view[...] = array
     return view
 
 
 def reversed_twice(array: Array) -> Array:
     """Negative strides along each axis."""
-    backwards = (slice(None, None, -1),) * array.ndim
-    return array[backwards].copy()[backwards]
+    backwards: tuple[Any, ...] = (..., *[slice(None, None, -1)] * array.ndim)
+    view: Array = array[backwards].copy()[backwards]
+    return view
 
 
 def swapped(array: Array) -> Array:

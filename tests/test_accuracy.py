@@ -10,6 +10,8 @@ the bounds are
     d nll / d x_y       4 ulp, plus the same
     totals              1 ulp of the exact total of the rows
     16-bit results      the float32 result, rounded once to nearest even
+    loss with options   2 ulp of each of its terms, plus the same error of the others and half a gap;
+                        with a softcap also 2 ulp of the largest capped logit over T
 
 The exact values come from the logits as they are in their dtype, so rounding to it costs nothing
 here. `lse - x_y` is formed nowhere: with 60 digits it is 0 for a loss of 1e-61. The error of the
@@ -280,6 +282,100 @@ def test_loss_of_a_confident_row_has_six_right_digits(loss: float, dtype: Dtype)
         assert abs(float(got) - exact) <= 1e-6 * exact
         assert abs(float(-sx.log_softmax(row)[classes // 2]) - exact) <= 1e-6 * exact
         assert abs(-float(grad[classes // 2]) - -mp.expm1(-exact)) <= 1e-6 * exact
+
+
+# With options.
+
+
+def exact_loss(row: Array, targets: Array, temperature: float, **options: Any) -> tuple[Any, float]:
+    """The loss, and what it may be off by: the errors of its terms, in ulp of them."""
+    dtype, classes = row.dtype, len(row)
+    softcap, mask = options.get("softcap"), options.get("class_mask", np.ones(classes, bool))
+    weight = options.get("weight", np.ones(classes)).tolist()
+    e, z = options.get("label_smoothing", 0.0), options.get("z_loss", 0.0)
+    cap = mp.mpf(softcap or 1)
+    xs = [mp.mpf(x) for x in row.tolist()]
+    capped = xs if softcap is None else [cap * mp.tanh(x / cap) for x in xs]
+    allowed = np.flatnonzero(mask).tolist()
+    s = {c: capped[c] / mp.mpf(temperature) for c in allowed}
+    top = max(s.values())
+    first = max(allowed, key=s.__getitem__)
+    exps = {c: mp.exp(s[c] - top) for c in allowed if c != first}
+    rest = mp.fsum(exps.values())
+    log_total = mp.log1p(rest)
+    e_over_k = mp.mpf(e) / len(allowed)
+    a = {c: ((1 - mp.mpf(e)) * targets[c] + e_over_k) * weight[c] for c in allowed}
+    nll = {c: top - s[c] + log_total for c in allowed}
+    lse = top + log_total
+    surprise = mp.fsum(a[c] * nll[c] for c in allowed if a[c])
+    # All but the largest, which a confident row keeps out of the sum.
+    others = sum(float(p) * (4 + float(top - s[c])) for c, p in exps.items()) / float(1 + rest)
+    precision = 2.0**-52 if dtype == FLOAT64 else 2.0**-23
+    weights = float(mp.fsum(abs(x) for x in a.values()))
+    of_softcap = 0.0 if softcap is None else 2 * weights * float(max(abs(x) for x in s.values()))
+    of_lse = float(z * (2 * lse**2 + 2 * abs(lse) * max(abs(lse), abs(top))))
+    mean_gap = float(mp.fsum(abs(a[c]) * (top - s[c]) for c in allowed))
+    bound = 2 * float(surprise) + weights * others + of_softcap + of_lse + mean_gap / 2
+    return surprise + mp.mpf(z) * lse**2, precision * bound
+
+
+def options_of(classes: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By name: class ids or probabilities for targets, and options."""
+    random = np.random.default_rng(classes)
+    # Exact in single precision, as all that the loss is made of.
+    weight = random.integers(1, 17, classes) / 8
+    mask = random.random(classes) < 0.7
+    mask[classes // 2] = True
+    return {
+        "weights": ("ids", {"weight": weight}),
+        "smoothing": ("ids", {"label_smoothing": 0.125}),
+        "all smoothing": ("ids", {"label_smoothing": 1.0, "weight": weight}),
+        "masks": ("ids", {"class_mask": mask}),
+        "masks and smoothing": ("ids", {"class_mask": mask, "label_smoothing": 0.125}),
+        "softcap": ("ids", {"softcap": 5.0}),
+        "wide softcap": ("ids", {"softcap": 50.0}),
+        "z-loss": ("ids", {"z_loss": 0.0625}),
+        "probabilities": ("probabilities", {"weight": weight}),
+        "everything": (
+            "probabilities",
+            {
+                "weight": weight,
+                "label_smoothing": 0.125,
+                "class_mask": mask,
+                "softcap": 30.0,
+                "z_loss": 0.0625,
+            },
+        ),
+    }
+
+
+ROWS_OF_OPTIONS = [name for name in NAMES if name not in ("masked", "far from 0")]
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
+@pytest.mark.parametrize("name", options_of(1))
+def test_losses_with_options_are_within_their_bound(name: str, dtype: Dtype) -> None:
+    errors: Errors = {}
+    for classes in (2, 7, 130, 700):
+        kind, options = options_of(classes)[name]
+        mask = options.get("class_mask", np.ones(classes, bool))
+        for row_name in ROWS_OF_OPTIONS:
+            row = rows(classes, dtype)[row_name]
+            for temperature in (1.0, 0.75) if classes == 7 else (1.0,):
+                for target in {classes // 2, int(np.where(mask, row, -np.inf).argmax())}:
+                    targets = np.zeros(classes)
+                    targets[target] = 1.0
+                    if kind == "probabilities":
+                        targets[mask] += np.arange(mask.sum()) % 4 / 4
+                    given: Any = target if kind == "ids" else targets
+                    exact, bound = exact_loss(row, targets, temperature, **options)
+                    options["reduction"] = "sum"
+                    got = sx.cross_entropy(row, given, temperature=temperature, **options)
+                    tiny = float(np.finfo(dtype).tiny)
+                    unit = ulp(exact, dtype) if abs(exact) > tiny else tiny
+                    error = float(abs(mp.mpf(float(got)) - exact)) / unit
+                    note(errors, f"{row_name}, {classes}", error, bound / unit + 1)
+    assert_within(errors)
 
 
 # Totals of a batch.

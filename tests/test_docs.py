@@ -22,7 +22,10 @@ import softxent as sx
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(sx, name) for name in sx.__all__}
+RESULTS = {"Evaluation", "Totals"}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(sx, name) for name in sx.__all__ if name not in RESULTS
+}
 MODULES = ["softxent"] + [
     module.name
     for module in pkgutil.walk_packages(sx.__path__, "softxent.")
@@ -84,7 +87,7 @@ def sections(name: str) -> dict[str, list[str]]:
     """The lines of each section of a docstring, by its title; the first has none."""
     found: dict[str, list[str]] = {"": []}
     title = ""
-    for line in (inspect.getdoc(FUNCTIONS[name]) or "").splitlines():
+    for line in (inspect.getdoc(getattr(sx, name)) or "").splitlines():
         if line and set(line) == {"-"}:
             title = found[title].pop()
             found[title] = []
@@ -120,6 +123,12 @@ def test_every_parameter_is_explained_and_no_other(name: str) -> None:
     explained = entries(sections(name).get("Parameters", []))
     parameters = list(inspect.signature(FUNCTIONS[name]).parameters)
     assert sorted(explained) == sorted(parameters)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_attribute_of_a_result_is_explained_and_no_other(name: str) -> None:
+    explained = entries(sections(name)["Attributes"])
+    assert explained == list(getattr(sx, name).__annotations__)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

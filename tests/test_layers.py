@@ -24,19 +24,20 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
     "element": (1, {"simd"}),
     "exp": (2, {"simd"}),
     "batch": (2, {"element", "error", "simd"}),
-    "row": (3, {"element", "exp", "simd"}),
-    "loss": (4, {"error", "exp", "row"}),
-    "sweep": (5, {"batch", "element", "error", "exp", "loss", "row", "simd", "threads"}),
-    "compute": (6, {"batch", "element", "error", "loss", "sweep"}),
+    "log": (3, {"exp", "simd"}),
+    "row": (4, {"element", "exp", "log", "simd"}),
+    "loss": (5, {"error", "exp", "row"}),
+    "sweep": (6, {"batch", "element", "error", "exp", "loss", "row", "simd", "threads"}),
+    "compute": (7, {"batch", "error", "loss", "row", "sweep"}),
     "python": (
-        7,
+        8,
         {"batch", "compute", "element", "error", "loss", "simd", "sweep", "threads"},
     ),
 }
 # Where an upper floor may take only so much from far below.
 ONLY = {
     ("python", "simd"): {"Level", "with_default_float_state"},
-    ("python", "sweep"): {"Run", "Thresholds"},
+    ("python", "sweep"): {"Input", "Run", "Thresholds"},
 }
 # What is kept in one place, as a pattern of source code: the modules that may contain it.
 KEPT_IN = {
@@ -155,20 +156,44 @@ def imports_below(name: str) -> set[str]:
 
 
 def test_only_the_public_functions_know_the_core() -> None:
-    assert imports_below("softxent._core") == {"functions.py"}
+    files = imports_below("softxent._core")
+    assert files
+    assert {Path(file).parent.as_posix() for file in files} == {"functions"}
 
 
 def test_the_reference_knows_the_standard_library_alone() -> None:
-    roots = {name.partition(".")[0] for name in python_imports(PACKAGE / "reference.py")}
-    assert roots <= set(sys.stdlib_module_names)
+    rooms = sorted((PACKAGE / "reference").glob("*.py"))
+    assert len(rooms) > 1
+    imported = set().union(*map(python_imports, rooms))
+    others = {name for name in imported if not name.startswith("softxent.reference.")}
+    assert {name.partition(".")[0] for name in others} <= set(sys.stdlib_module_names)
+
+
+def test_arrows_point_down_in_the_reference() -> None:
+    text = (PACKAGE / "reference" / "__init__.py").read_text(encoding="utf-8")
+    listed = re.findall(r"^    (\w+)   +\S", ast.get_docstring(ast.parse(text)) or "", re.MULTILINE)
+    rooms = {path.stem: path for path in (PACKAGE / "reference").glob("*.py")}
+    assert {*listed, "__init__"} == rooms.keys()
+    assert len(listed) == len(set(listed))
+    for floor, room in enumerate(listed):
+        imported = {
+            name.split(".")[2] for name in python_imports(rooms[room]) if "softxent" in name
+        }
+        assert imported <= set(listed[:floor]), room
 
 
 def test_the_package_itself_imports_its_functions_and_nothing_else() -> None:
     imported = python_imports(PACKAGE / "__init__.py")
     assert imported
-    assert {name.rpartition(".")[0] for name in imported} == {"softxent.functions"}
-    known = {name for name in python_imports(PACKAGE / "functions.py") if "softxent" in name}
-    assert known == {"softxent._core"}
+    assert {name.split(".")[1] for name in imported} == {"functions", "totals"}
+    known = set().union(*map(python_imports, (PACKAGE / "functions").glob("*.py")))
+    ours = {".".join(name.split(".")[:3]) for name in known if name.startswith("softxent")}
+    assert ours == {
+        "softxent._core",
+        "softxent.functions.choices",
+        "softxent.partials",
+        *(name for name in ours if name.startswith("softxent.totals.")),
+    }
 
 
 def test_numpy_is_all_that_the_functions_need() -> None:

@@ -61,34 +61,61 @@ def logits_of(columns: int, dtype: str) -> np.ndarray[Any, Any]:
     return (random.integers(-128, 129, size=(3, columns)) / 16).astype(DTYPES[dtype])
 
 
-def results(logits: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """What every function makes of the logits, as lists of doubles."""
-    targets = [0, -100, logits.shape[1] - 1]
-    loss, grad = sx.cross_entropy_with_grad(logits, targets, temperature=1.5, reduction="none")
-    found = {
-        "softmax": sx.softmax(logits),
-        "log_softmax": sx.log_softmax(logits),
-        "logsumexp": sx.logsumexp(logits),
-        "cross_entropy": sx.cross_entropy(logits, targets),
-        "loss": loss,
-        "grad": grad,
+def calls(columns: int) -> dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]]:
+    """What is computed, by name: the function, what follows the logits, and the options."""
+    targets = [0, -100, columns - 1]
+    probabilities = [[(7 * i + 3 * row) % 5 / 4 for i in range(columns)] for row in range(3)]
+    rows: dict[str, Any] = {"temperature": 1.5, "reduction": "none"}
+    reading: dict[str, Any] = {
+        "softcap": 8.0,
+        "valid_classes": columns - columns // 10,
+        "class_mask": [i % 7 != 5 for i in range(columns)],
     }
-    return {name: np.asarray(value, np.float64).tolist() for name, value in found.items()}
+    weights: dict[str, Any] = {
+        "weight": [1 + i % 3 / 4 for i in range(columns)],
+        "sample_weight": [0.5, 1.0, 2.0],
+        "z_loss": 0.125,
+    }
+    smoothed = {**rows, **reading, **weights, "label_smoothing": 0.25}
+    return {
+        "softmax": ("softmax", (), {}),
+        "log_softmax": ("log_softmax", (), {}),
+        "logsumexp": ("logsumexp", (), {}),
+        "cross_entropy": ("cross_entropy", (targets,), {}),
+        "loss and grad": ("cross_entropy_with_grad", (targets,), rows),
+        "softmax, capped and masked": ("softmax", (), reading),
+        "log_softmax, capped and masked": ("log_softmax", (), reading),
+        "logsumexp, capped and masked": ("logsumexp", (), reading),
+        "weighted loss and grad": ("cross_entropy_with_grad", (targets,), {**rows, **weights}),
+        "smoothed loss and grad": ("cross_entropy_with_grad", (targets,), smoothed),
+        "of probabilities": ("cross_entropy_with_grad", (probabilities,), smoothed),
+    }
+
+
+def results_of(module: Any, logits: Any, columns: int, most: int = 99_999) -> dict[str, Any]:
+    """What every call makes of the logits, as lists of doubles; a loss and its gradient apart.
+
+    With options only up to so many columns.
+    """
+    found: dict[str, Any] = {}
+    for name, (function, arguments, options) in calls(columns).items():
+        if columns > most and options.keys() - {"temperature", "reduction"}:
+            continue
+        result = getattr(module, function)(logits, *arguments, **options)
+        parts = {name: result}
+        if isinstance(result, tuple):
+            parts = {f"loss: {name}": result[0], f"grad: {name}": result[1]}
+        found |= {part: np.asarray(value, np.float64).tolist() for part, value in parts.items()}
+    return found
+
+
+def results(logits: np.ndarray[Any, Any]) -> dict[str, Any]:
+    return results_of(sx, logits, logits.shape[1])
 
 
 def expected_results(logits: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """The same from the reference."""
-    rows = logits.astype(np.float64).tolist()
-    targets = [0, -100, len(rows[0]) - 1]
-    loss, grad = reference.cross_entropy_with_grad(rows, targets, temperature=1.5, reduction="none")
-    return {
-        "softmax": reference.softmax(rows),
-        "log_softmax": reference.log_softmax(rows),
-        "logsumexp": reference.logsumexp(rows),
-        "cross_entropy": reference.cross_entropy(rows, targets),
-        "loss": loss,
-        "grad": grad,
-    }
+    """The same from the reference, which would take minutes for long rows with all options."""
+    return results_of(reference, logits.astype(np.float64).tolist(), logits.shape[1], most=1000)
 
 
 def run_with(isa: str | None) -> subprocess.CompletedProcess[str]:
@@ -131,9 +158,17 @@ def test_every_level_computes_right_values(columns: int, dtype: str) -> None:
     expected = expected_results(logits_of(columns, dtype))
     for isa in expected_levels():
         found = report_of(isa)[f"{dtype} {columns}"]
+        relative, absolute = TOLERANCES[dtype]
         for name, values in expected.items():
+            # With smoothing a slope is the difference of a probability and such a number.
+            terms = (
+                0.0
+                if name.startswith("grad: weighted")
+                else 4 * name.startswith("grad: ") / columns
+            )
+            lost = absolute + relative * terms
             np.testing.assert_allclose(
-                found[name], values, *TOLERANCES[dtype], err_msg=f"{isa}: {name}"
+                found[name], values, relative, lost, err_msg=f"{isa}: {name}"
             )
 
 

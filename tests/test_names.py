@@ -6,7 +6,9 @@ keyword, order or default, fails here; what the functions do is for other files 
 """
 
 import ast
+import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,25 +19,56 @@ import softxent as sx
 from softxent import _core, functions, reference
 
 ROOT = Path(__file__).parent.parent
-FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(sx, name) for name in sx.__all__}
+CLASSES = {"Evaluation", "Evaluator", "Totals"}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(sx, name) for name in sx.__all__ if name not in CLASSES
+}
+FAMILIES = [
+    importlib.import_module(f"softxent.functions.{module.name}")
+    for module in pkgutil.iter_modules(functions.__path__)
+]
 NOT_MATHEMATICS = {"get_threads", "set_threads", "show_runtime"}
 MATHEMATICS = sorted(FUNCTIONS.keys() - NOT_MATHEMATICS)
 # What the reference has no use for: it is always in double precision, alone, and makes a new list.
 NOT_IN_REFERENCE = {"dtype", "out", "threads"}
+# What Python does itself: printing, and putting small arrays side by side.
+NOT_IN_CORE = {"show_runtime", "merge_partials"}
+# What the core does not need to know: it says the rank.
+NOT_FOR_CORE = {"top_k"}
 # Each default, the same in every function. No default: no value may be left out.
 REQUIRED = inspect.Parameter.empty
 DEFAULTS: dict[str, Any] = {
     "logits": REQUIRED,
+    "logits_shard": REQUIRED,
+    "teacher_logits": REQUIRED,
+    "student_logits": REQUIRED,
     "targets": REQUIRED,
+    "tokens": REQUIRED,
+    "parts": REQUIRED,
+    "merged": REQUIRED,
+    "class_offset": REQUIRED,
+    "direction": "forward",
+    "beta": 0.5,
+    "teacher": "logits",
+    "teacher_ids": None,
+    "ignore_rows": None,
     "axis": -1,
     "keepdims": False,
-    "temperature": 1.0,
+    "weight": None,
+    "sample_weight": None,
     "ignore_index": -100,
+    "label_smoothing": 0.0,
+    "z_loss": 0.0,
+    "temperature": 1.0,
+    "softcap": None,
+    "valid_classes": None,
+    "class_mask": None,
     "reduction": "mean",
     "offsets": None,
     "normalizer": None,
     "on_empty": "nan",
     "grad_output": None,
+    "top_k": (),
     "out": None,
     "dtype": None,
     "threads": None,
@@ -46,9 +79,28 @@ POSITIONAL = {
     "log_softmax": ["logits", "axis"],
     "logsumexp": ["logits", "axis"],
     "cross_entropy": ["logits", "targets"],
+    "evaluate": ["logits", "targets"],
+    "softmax_grad_hess": ["logits", "targets"],
+    "token_logprobs": ["logits", "tokens"],
     "cross_entropy_with_grad": ["logits", "targets"],
+    "kl_divergence": ["teacher_logits", "student_logits"],
+    "kl_divergence_with_grad": ["teacher_logits", "student_logits"],
+    "js_divergence": ["teacher_logits", "student_logits"],
+    "js_divergence_with_grad": ["teacher_logits", "student_logits"],
+    "partial_cross_entropy": ["logits_shard", "targets"],
+    "merge_partials": ["parts"],
+    "finish_cross_entropy": ["merged"],
+    "shard_grad": ["logits_shard", "targets", "merged"],
 }
-# Test files that go through all functions of the mathematics.
+# Test files that go through all functions of the families that write or reduce rows; the other families have
+# each a file of their own.
+FIRST_FAMILIES = [
+    "cross_entropy",
+    "cross_entropy_with_grad",
+    "log_softmax",
+    "logsumexp",
+    "softmax",
+]
 SUITES = [
     "test_accuracy.py",
     "test_extremes.py",
@@ -78,20 +130,31 @@ def stub_functions() -> dict[str, list[str]]:
 def core_calls() -> dict[str, list[str]]:
     """For each public function, the arguments that its call into the core passes on, as written."""
     calls: dict[str, list[str]] = {}
-    for function in ast.parse(inspect.getsource(functions)).body:
-        for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
+    for family in FAMILIES:
+        for node in ast.walk(ast.parse(inspect.getsource(family))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_core."):
                 assert node.keywords == []
                 calls[ast.unparse(node.func)] = [ast.unparse(argument) for argument in node.args]
     return calls
 
 
-def loss_options() -> str:
-    """The tuple in which the core takes the options of the losses, as `functions.py` has to write it."""
-    source = (ROOT / "src" / "python" / "loss_call.rs").read_text(encoding="utf-8")
-    match = re.search(r"let LossOptions\((.*?)\) = options;", source, re.DOTALL)
-    assert match is not None
-    return f"({', '.join(re.findall(r'[a-z_]+', match[1]))})"
+def bundles(name: str) -> dict[str, list[str]]:
+    """The tuples that a public function makes of its arguments, each under the name that it gives it."""
+    return {
+        ast.unparse(node.targets[0]): [ast.unparse(item) for item in node.value.elts]
+        for node in ast.walk(ast.parse(inspect.getsource(FUNCTIONS[name])))
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+    }
+
+
+def unpacked_in_core() -> dict[str, list[str]]:
+    """The tuples as the core takes them apart, by the name of its parameter."""
+    found = {}
+    for path in (ROOT / "src" / "python").glob("*.rs"):
+        text = path.read_text(encoding="utf-8")
+        for names, parameter in re.findall(r"let \w+Options\(([^)]*)\)\s*=\s*(\w+);", text):
+            found[parameter] = re.findall(r"[a-z_]+", names)
+    return found
 
 
 # The functions.
@@ -99,17 +162,25 @@ def loss_options() -> str:
 
 def test_all_public_names_are_listed_once_and_in_order() -> None:
     assert sx.__all__ == sorted(set(sx.__all__))
-    assert sx.__all__ == sorted(
+    assert sorted(FUNCTIONS) == sorted(
         name
-        for name, value in vars(functions).items()
-        if inspect.isfunction(value) and not name.startswith("_")
+        for family in FAMILIES
+        for name, value in vars(family).items()
+        if inspect.isfunction(value) and value.__module__ == family.__name__
+        if not name.startswith("_")
     )
-    assert all(function.__module__ == "softxent.functions" for function in FUNCTIONS.values())
 
 
 def test_the_package_shows_no_other_names() -> None:
     shown = {name for name in vars(sx) if not name.startswith("_")}
-    assert shown - set(sx.__all__) <= {"functions", "reference", "cli", "demo"}
+    assert shown - set(sx.__all__) <= {
+        "functions",
+        "reference",
+        "cli",
+        "demo",
+        "totals",
+        "partials",
+    }
 
 
 @pytest.mark.parametrize("name", MATHEMATICS)
@@ -125,7 +196,7 @@ def test_all_but_the_first_arguments_need_their_names(name: str) -> None:
     first = [k for k, kind in kinds.items() if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     assert first == POSITIONAL[name]
     others = {kind for key, kind in kinds.items() if key not in first}
-    assert others == {inspect.Parameter.KEYWORD_ONLY}
+    assert others <= {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_every_default_is_of_some_function() -> None:
@@ -140,9 +211,21 @@ def test_every_parameter_and_result_has_a_type(name: str) -> None:
 
 
 def test_the_gradient_takes_what_the_loss_takes_and_two_more() -> None:
-    loss, grad = (list(parameters(FUNCTIONS[name])) for name in MATHEMATICS[:2])
-    assert MATHEMATICS[:2] == ["cross_entropy", "cross_entropy_with_grad"]
-    assert grad == [*loss, "grad_output", "out"]
+    pairs = {name: f"{name}_with_grad" for name in FUNCTIONS if f"{name}_with_grad" in FUNCTIONS}
+    assert len(pairs) == 3
+    for name, with_grad in pairs.items():
+        loss, grad = list(parameters(FUNCTIONS[name])), list(parameters(FUNCTIONS[with_grad]))
+        assert grad == [*loss, "grad_output", "out"]
+
+
+@pytest.mark.parametrize("module", [sx, reference])
+def test_an_evaluator_takes_what_is_the_same_for_all_batches(module: Any) -> None:
+    def keywords(function: Any) -> dict[str, Any]:
+        return {key: parameter.default for key, parameter in parameters(function).items()}
+
+    per_batch = keywords(module.Evaluator.update).keys() | {"dtype"}
+    once = {k: v for k, v in keywords(module.evaluate).items() if k not in per_batch}
+    assert keywords(module.Evaluator) == once
 
 
 # The core.
@@ -152,7 +235,7 @@ def test_the_stub_lists_what_the_core_has() -> None:
     compiled = {name for name in vars(_core) if not name.startswith("__")}
     assert stub_functions().keys() == compiled
     assert compiled - FUNCTIONS.keys() == {"runtime", "_set_thresholds"}
-    assert FUNCTIONS.keys() - compiled == {"show_runtime"}
+    assert FUNCTIONS.keys() - compiled == NOT_IN_CORE
 
 
 @pytest.mark.parametrize("name", stub_functions())
@@ -160,19 +243,26 @@ def test_the_stub_has_the_parameters_of_the_core_in_order(name: str) -> None:
     assert list(parameters(getattr(_core, name))) == stub_functions()[name]
 
 
-@pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - {"show_runtime"}))
+@pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - NOT_IN_CORE))
 def test_every_argument_goes_to_its_parameter_of_the_core(name: str) -> None:
     passed = core_calls()[f"_core.{name}"]
-    expected = [loss_options() if p == "options" else p for p in stub_functions()[name]]
-    assert passed == expected
-    assert sorted(re.findall(r"\w+", " ".join(passed))) == sorted(parameters(FUNCTIONS[name]))
+    assert passed == stub_functions()[name]
+    tuples = {bundle: names for bundle, names in bundles(name).items() if bundle in passed}
+    for bundle, names in tuples.items():
+        # A constant stands where a function lacks the option.
+        expected = zip(names, unpacked_in_core()[bundle], strict=True)
+        assert all(ours in (theirs, "None", "'nan'") for ours, theirs in expected)
+        tuples[bundle] = [ours for ours in names if ours.isidentifier() and ours != "None"]
+    single = [argument for argument in passed if argument not in tuples]
+    taken = parameters(FUNCTIONS[name]).keys() - NOT_FOR_CORE
+    assert sorted(sum(tuples.values(), single)) == sorted(taken)
 
 
 # The reference.
 
 
 def test_the_reference_has_every_function_of_the_mathematics() -> None:
-    assert sorted(reference.__all__) == MATHEMATICS
+    assert sorted(reference.__all__) == sorted([*MATHEMATICS, "Evaluator"])
 
 
 @pytest.mark.parametrize("name", MATHEMATICS)
@@ -189,7 +279,14 @@ def test_the_reference_has_the_same_keywords_in_order(name: str) -> None:
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_function_is_in_every_suite(suite: str) -> None:
     text = (ROOT / "tests" / suite).read_text(encoding="utf-8")
-    assert [name for name in MATHEMATICS if not re.search(rf"\b{name}\b", text)] == []
+    assert [name for name in FIRST_FAMILIES if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_every_other_function_is_called_by_a_test_file() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")]
+    others = sorted(set(MATHEMATICS) - set(FIRST_FAMILIES))
+    silent = [name for name in others if not any(f"sx.{name}(" in t for t in texts)]
+    assert silent == []
 
 
 def test_every_function_is_measured() -> None:
@@ -200,5 +297,6 @@ def test_every_function_is_measured() -> None:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "OPERATIONS"
     )
     assert table is not None
-    operations: dict[str, str] = ast.literal_eval(table)
-    assert sorted({operation.split()[0] for operation in operations}) == MATHEMATICS
+    operations: dict[str, tuple[str, int]] = ast.literal_eval(table)
+    small = {"merge_partials", "finish_cross_entropy"}  # a hundred bytes a row
+    assert {operation.split()[0] for operation in operations} == set(MATHEMATICS) - small

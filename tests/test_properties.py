@@ -469,8 +469,3 @@ def test_threads_are_what_was_set(threads: int) -> None:
     finally:
         sx.set_threads(None)
     assert sx.get_threads() == default
-
-
-def test_every_function_has_a_property() -> None:
-    tested = ["softmax", "log_softmax", "logsumexp", "cross_entropy", "cross_entropy_with_grad"]
-    assert sorted(sx.__all__) == sorted([*tested, "get_threads", "set_threads", "show_runtime"])

@@ -6,6 +6,8 @@ is for other files to test.
 """
 
 import ast
+import copy
+import inspect
 import math
 import random
 import sys
@@ -196,7 +198,7 @@ def test_on_empty_decides_the_mean_of_nothing(
     assert (math.isnan(loss), grad) == (True, zeros)
     answer = reference.cross_entropy_with_grad(logits, targets, on_empty="zero", **options)
     assert answer == (0.0, zeros)
-    with pytest.raises(ValueError, match=r"^targets: expected something to take the .*mean of"):
+    with pytest.raises(ValueError, match=r"^reduction: expected something to take the .*mean of"):
         reference.cross_entropy(logits, targets, on_empty="raise", **options)
 
 
@@ -451,132 +453,70 @@ def test_integers_and_tuples_are_numbers_and_lists() -> None:
     assert reference.softmax(((1, 2), (3, 4))) == reference.softmax([[1.0, 2.0], [3.0, 4.0]])
 
 
-def test_input_is_left_as_it_was() -> None:
-    logits, targets = [[1.0, 2.0], [3.0, 4.0]], [0, 1]
-    reference.cross_entropy_with_grad(logits, targets)
-    reference.log_softmax(logits)
-    assert (logits, targets) == ([[1.0, 2.0], [3.0, 4.0]], [0, 1])
-
-
-# Bad input: what is wrong, the exception, the beginning of its message.
+# The module itself.
 
 ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
-TO_MATCH = "targets: expected shape (2,) to match logits (2, 3), got "
-NUMBERS = "logits: expected numbers or lists of them, got "
-
-BAD_ARRAYS: list[tuple[Any, Any, type[Exception], str]] = [
-    (ROWS, [0, 3], IndexError, "targets[1] = 3 is outside [0, 3)"),
-    (ROWS, [-1, 0], IndexError, "targets[0] = -1 is outside [0, 3)"),
-    (ROWS, [-100, 9], IndexError, "targets[1] = 9 is outside [0, 3)"),
-    ([ROWS], [[0, 50257]], IndexError, "targets[0, 1] = 50257 is outside [0, 3)"),
-    ([1.0, 2.0], 2, IndexError, "targets = 2 is outside [0, 2)"),
-    (ROWS, [0, 1, 2], ValueError, TO_MATCH + "(3,)"),
-    (ROWS, [[0, 1]], ValueError, TO_MATCH + "(1, 2)"),
-    (ROWS, 0, ValueError, TO_MATCH + "()"),
-    (ROWS, [0.0, 1.0], TypeError, "targets: expected integers, got float"),
-    (ROWS, [True, False], TypeError, "targets: expected integers, got bool"),
-    (ROWS, ["0", "1"], TypeError, "targets: expected integers, got str"),
-    (1.0, 0, ValueError, "logits: expected at least one axis, got a number"),
-    ([[1.0], [1.0, 2.0]], [0, 0], ValueError, "logits: expected one shape side by side, got ["),
-    (["a", "b"], 0, TypeError, NUMBERS + "str"),
-    ([True, False], 0, TypeError, NUMBERS + "bool"),
-    ([1j], 0, TypeError, NUMBERS + "complex"),
-    ([None], 0, TypeError, NUMBERS + "NoneType"),
-]
-
-
-@pytest.mark.parametrize(("logits", "targets", "error", "message"), BAD_ARRAYS)
-def test_bad_arrays_are_named(
-    logits: Any, targets: Any, error: type[Exception], message: str
-) -> None:
-    for reduction in ("mean", "none"):
-        with pytest.raises(error) as caught:
-            reference.cross_entropy_with_grad(logits, targets, reduction=reduction)
-        assert str(caught.value).startswith(message)
-
-
-BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"axis": 2}, ValueError, "axis: expected -2 to 1 for logits (2, 3), got 2"),
-    ({"axis": -3}, IndexError, "axis: expected -2 to 1 for logits (2, 3), got -3"),
-    ({"axis": 0}, ValueError, "targets: expected shape (3,) to match logits (2, 3), got (2,)"),
-    ({"ignore_index": 1.5}, TypeError, "ignore_index: expected integers, got float"),
-    ({"ignore_index": True}, TypeError, "ignore_index: expected integers, got bool"),
-    ({"ignore_index": "1"}, TypeError, "ignore_index: expected integers, got str"),
-    ({"ignore_index": [None]}, TypeError, "ignore_index: expected integers, got NoneType"),
-    ({"temperature": "1"}, TypeError, "temperature: expected numbers"),
-    ({"reduction": "avg"}, ValueError, "reduction: expected one of ('mean', "),
-    ({"on_empty": "zeros"}, ValueError, "on_empty: expected one of ('nan', "),
-    ({"reduction": "sequence_mean"}, ValueError, "logits: expected three axes, or offsets, for"),
-    ({"offsets": [0, 2]}, ValueError, "offsets: expected None with 'mean', got [0, 2]"),
-    ({"reduction": "sum", "normalizer": 2}, ValueError, "normalizer: expected None with 'sum'"),
-    ({"grad_output": [1.0, 1.0]}, ValueError, "grad_output: expected a number or, with 'none'"),
-    ({"grad_output": [1.0], "reduction": "none"}, ValueError, "grad_output: expected a number"),
-    ({"grad_output": "1"}, TypeError, "grad_output: expected numbers"),
-]
-
-
-@pytest.mark.parametrize(("options", "error", "message"), BAD_OPTIONS)
-def test_bad_options_are_named(
-    options: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error) as caught:
-        reference.cross_entropy_with_grad(ROWS, [0, 1], **options)
-    assert str(caught.value).startswith(message)
-
-
-@pytest.mark.parametrize("value", [0, 0.0, -1.0, INF, NAN])
-@pytest.mark.parametrize("name", ["temperature", "normalizer"])
-def test_divisors_are_positive_and_finite(name: str, value: float) -> None:
-    options: dict[str, Any] = {name: value}
-    with pytest.raises(ValueError, match=f"^{name}: expected a finite number above 0, got {value}"):
-        reference.cross_entropy(ROWS, [0, 1], **options)
-
-
-@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
-def test_functions_of_logits_alone_check_their_options(name: str) -> None:
-    function = getattr(reference, name)
-    with pytest.raises(ValueError, match=r"^temperature: expected a finite number above 0"):
-        function(ROWS, temperature=0.0)
-    for kind in (ValueError, IndexError):
-        with pytest.raises(kind, match=r"^axis: expected -2 to 1"):
-            function(ROWS, 2)
-
-
-@pytest.mark.parametrize(
-    ("offsets", "error", "wanted"),
-    [
-        ([], ValueError, r"shape \(S \+ 1,\), got \(0,\)"),
-        (2, ValueError, r"shape \(S \+ 1,\), got \(\)"),
-        ([[0, 2]], ValueError, r"shape \(S \+ 1,\), got \(1, 2\)"),
-        ([0], ValueError, r"to rise from 0 to 2, got \[0\]"),
-        ([1, 2], ValueError, r"to rise from 0 to 2, got \[1, 2\]"),
-        ([0, 1], ValueError, r"to rise from 0 to 2, got \[0, 1\]"),
-        ([0, 2, 1, 2], ValueError, r"to rise from 0 to 2, got \[0, 2, 1, 2\]"),
-        ([0.0, 2.0], TypeError, r"integers, got float"),
-    ],
-)
-def test_offsets_cut_all_rows(offsets: Any, error: type[Exception], wanted: str) -> None:
-    with pytest.raises(error, match=f"^offsets: expected {wanted}$"):
-        reference.cross_entropy(ROWS, [0, 1], reduction="sequence_mean", offsets=offsets)
-
-
-# The module itself.
 
 
 def test_only_the_standard_library_is_imported() -> None:
-    tree = ast.parse(Path(reference.__file__).read_text(encoding="utf-8"))
+    rooms = sorted(Path(reference.__file__).parent.glob("*.py"))
     imported: set[str] = set()
-    for node in ast.walk(tree):
+    for node in (node for room in rooms for node in ast.walk(ast.parse(room.read_text("utf-8")))):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add("." * node.level + (node.module or ""))
-    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+    others = {name for name in imported if not name.startswith("softxent.reference.")}
+    assert {name.split(".")[0] for name in others} <= sys.stdlib_module_names
+
+
+# A call of each function, by its first arguments.
+SHARD = {"class_offset": 0}
+PIECES = reference.partial_cross_entropy(ROWS, [0, 1], class_offset=0)
+CALLS: dict[str, tuple[Any, ...]] = {
+    "Evaluator": (),
+    "cross_entropy": (ROWS, [0, 1]),
+    "cross_entropy_with_grad": (ROWS, [0, 1]),
+    "evaluate": (ROWS, [0, 1]),
+    "finish_cross_entropy": (PIECES,),
+    "js_divergence": (ROWS, ROWS),
+    "js_divergence_with_grad": (ROWS, ROWS),
+    "kl_divergence": (ROWS, ROWS),
+    "kl_divergence_with_grad": (ROWS, ROWS),
+    "log_softmax": (ROWS,),
+    "logsumexp": (ROWS,),
+    "merge_partials": ([PIECES],),
+    "partial_cross_entropy": (ROWS, [0, 1]),
+    "shard_grad": (ROWS, [0, 1], PIECES),
+    "softmax": (ROWS,),
+    "softmax_grad_hess": (ROWS, [0, 1]),
+    "token_logprobs": (ROWS, [[0, 2], [1, 1]]),
+}
+NEEDED: dict[str, dict[str, Any]] = {"partial_cross_entropy": SHARD, "shard_grad": SHARD}
+
+
+def test_every_function_has_a_call() -> None:
+    assert list(CALLS) == reference.__all__
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_input_is_left_as_it_was(name: str) -> None:
+    arguments = copy.deepcopy(CALLS[name])
+    getattr(reference, name)(*arguments, **NEEDED.get(name, {}))
+    assert arguments == CALLS[name]
 
 
 @pytest.mark.parametrize("keyword", ["out", "dtype", "threads"])
-def test_keywords_of_arrays_do_not_exist(keyword: str) -> None:
-    for name in reference.__all__:
-        arguments = (ROWS, [0, 1]) if name.startswith("cross_entropy") else (ROWS,)
-        with pytest.raises(TypeError, match=f"unexpected keyword argument '{keyword}'"):
-            getattr(reference, name)(*arguments, **{keyword: None})
+@pytest.mark.parametrize("name", CALLS)
+def test_keywords_of_arrays_do_not_exist(name: str, keyword: str) -> None:
+    options = {**NEEDED.get(name, {}), keyword: None}
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{keyword}'"):
+        getattr(reference, name)(*CALLS[name], **options)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_all_but_the_first_arguments_need_their_names(name: str) -> None:
+    kinds = [p.kind for p in inspect.signature(getattr(reference, name)).parameters.values()]
+    first = len(CALLS[name]) + (name in ("softmax", "log_softmax", "logsumexp"))  # and the axis
+    assert inspect.Parameter.KEYWORD_ONLY not in kinds[:first]
+    assert set(kinds[first:]) <= {inspect.Parameter.KEYWORD_ONLY}

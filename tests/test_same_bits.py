@@ -1,6 +1,6 @@
 """The same input gives the same bits, however the work is done.
 
-A table of hashes, one for each row of some 200 inputs and one for the totals, is made plainly: by
+A table of hashes, one for each row of some 300 inputs and one for the totals, is made plainly: by
 one thread, from contiguous rows. Then it is made again by other numbers of threads, thresholds,
 layouts, places in a batch, and, this file run as a program, by other instruction sets. It must not
 change.
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,7 +28,7 @@ Array: TypeAlias = NDArray[Any]
 Dtype: TypeAlias = np.dtype[Any]
 Layout: TypeAlias = Callable[[Array], Array]
 SetThresholds: TypeAlias = Callable[[int | None, int | None, int | None], None]
-Input: TypeAlias = tuple[Array, Array, float]  # logits, class ids, temperature
+Options: TypeAlias = dict[str, Any]
 Table: TypeAlias = dict[str, list[str]]
 
 DTYPES = [np.dtype(kind) for kind in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
@@ -44,8 +45,69 @@ SHAPES = [
     (2, 70001),
     (9, 33001),
 ]
+# With every option, of these.
+SHAPES_OF_OPTIONS = [(6, 7), (19, 77), (3, 1100), (1, 32769), (2, 70001)]
 # Levels with a fused multiply-add.
 LEVELS = ["avx512", "avx2", "neon"]
+# What is said of how logits are read, and what only of a loss.
+READING = {"temperature", "softcap", "valid_classes", "class_mask"}
+
+
+@dataclass(frozen=True)
+class Input:
+    """Logits with the classes along `axis`, their targets, and options."""
+
+    logits: Array
+    targets: Array
+    options: Options
+    axis: int = 1
+
+    @property
+    def has_probabilities(self) -> bool:
+        return self.targets.ndim == 2
+
+    @property
+    def reading(self) -> Options:
+        return {name: value for name, value in self.options.items() if name in READING}
+
+    def each(
+        self, change: Callable[[Array], Array], which: Callable[[str, Array], bool]
+    ) -> "Input":
+        """Another input, with a change of those arrays that are asked for."""
+
+        def changed(name: str, value: Any) -> Any:
+            return change(value) if isinstance(value, np.ndarray) and which(name, value) else value
+
+        return replace(
+            self,
+            logits=changed("logits", self.logits),
+            targets=changed("targets", self.targets),
+            options={name: changed(name, value) for name, value in self.options.items()},
+        )
+
+    def laid_out(self, layout: Layout) -> "Input":
+        return self.each(layout, lambda *_: True)
+
+    def transposed(self) -> "Input":
+        turned = self.each(lambda a: np.ascontiguousarray(a.T), lambda _, a: a.ndim == 2)
+        return replace(turned, axis=0)
+
+    def rows(self, choice: list[int]) -> "Input":
+        """Some of the rows."""
+        return self.each(lambda a: a[choice], of_rows)
+
+    def among_others(self, row: int) -> "Input":
+        """The row as the third of four; one of the others is ignored, if the targets are ids."""
+        four = self.rows([row] * 4)
+        four.logits[:2], four.logits[3] = 0, four.logits[3, ::-1].copy()
+        if not four.has_probabilities:
+            four.targets[:2], four.targets[3] = [0, -100], 0
+        return four
+
+
+def of_rows(name: str, array: Array) -> bool:
+    """Whether it has a value for each row, and not for each class alone."""
+    return array.ndim == 2 or name in ("targets", "sample_weight")
 
 
 def kinds(shape: tuple[int, int], dtype: Dtype) -> Iterator[tuple[str, Array, float]]:
@@ -68,15 +130,52 @@ def kinds(shape: tuple[int, int], dtype: Dtype) -> Iterator[tuple[str, Array, fl
     yield "NaN and infinities", special.astype(dtype), 1.0
 
 
+def class_ids(shape: tuple[int, int]) -> Array:
+    targets = np.random.default_rng(0).integers(shape[1], size=shape[0])
+    targets[shape[0] // 3] = shape[1] // 2
+    if shape[0] > 3:
+        targets[1] = -100
+    return targets
+
+
+def options_of(shape: tuple[int, int]) -> Iterator[tuple[str, Options, Array | None]]:
+    """Options by name, and targets that are probabilities."""
+    random = np.random.default_rng(shape[0])
+    rows, classes = shape
+    padded = {"valid_classes": classes - classes // 5}
+    of_classes = {"class_mask": random.random(classes) < 0.8}
+    of_all = {"class_mask": random.random(shape) < 0.7}
+    if rows > 3:
+        of_all["class_mask"][3] = False
+    weights: Options = {
+        "weight": random.random(classes),
+        "sample_weight": np.where(np.arange(rows) % 5 == 4, 0.0, 1 + random.random(rows)),
+        "z_loss": 1e-3,
+    }
+    probabilities = random.dirichlet(np.ones(classes), rows).astype(np.float32)
+    yield "softcap", {"softcap": 5.0, "temperature": 1.5}, None
+    yield "padded, some masked", {**padded, **of_classes}, None
+    yield "some masked in each row", of_all, None
+    yield "weights", weights, None
+    yield "smoothed", {"label_smoothing": 0.1}, None
+    yield "smoothed with weights", {"label_smoothing": 0.1, **weights, **of_classes}, None
+    yield "probabilities", {}, probabilities
+    everything = {"softcap": 5.0, "label_smoothing": 0.2, **padded, **of_all, **weights}
+    yield "everything", everything, None
+    yield "everything with probabilities", {**everything, "temperature": 0.7}, probabilities
+
+
 def inputs() -> Iterator[tuple[str, Input]]:
     for dtype in DTYPES:
         for shape in SHAPES:
-            targets = np.random.default_rng(0).integers(shape[1], size=shape[0])
-            targets[shape[0] // 3] = shape[1] // 2
-            if shape[0] > 3:
-                targets[1] = -100
             for name, logits, temperature in kinds(shape, dtype):
-                yield f"{name}, {dtype} {shape}", (logits, targets, temperature)
+                options = {"temperature": temperature}
+                yield f"{name}, {dtype} {shape}", Input(logits, class_ids(shape), options)
+        for shape in SHAPES_OF_OPTIONS:
+            logits = (3 * np.random.default_rng(shape[1]).standard_normal(shape)).astype(dtype)
+            for name, options, probabilities in options_of(shape):
+                targets = class_ids(shape) if probabilities is None else probabilities
+                yield f"{name}, {dtype} {shape}", Input(logits, targets, options)
 
 
 INPUTS = dict(inputs())
@@ -90,26 +189,29 @@ def digest(*results: Any) -> str:
     return found.hexdigest()
 
 
-def hashes(logits: Array, targets: Array, temperature: float, **options: Any) -> list[str]:
-    """One hash for all that becomes of each row, one for the totals; classes along `axis`."""
-    options = {"temperature": temperature, **options}
-    axis = options.get("axis", -1)
-    p, log_p = sx.softmax(logits, **options), sx.log_softmax(logits, **options)
-    lse = sx.logsumexp(logits, **options)
+def hashes(given: Input, **how: Any) -> list[str]:
+    """One hash for all that becomes of each row, one for the totals."""
+    how["axis"] = given.axis
+    reading, options = {**given.reading, **how}, {**given.options, **how}
+    logits, targets = given.logits, given.targets
+    p, log_p = sx.softmax(logits, **reading), sx.log_softmax(logits, **reading)
+    lse = sx.logsumexp(logits, **reading)
     losses, slopes = sx.cross_entropy_with_grad(logits, targets, reduction="none", **options)
     same_losses = sx.cross_entropy(logits, targets, reduction="none", **options)
-    wide, slopes, log_p = (np.moveaxis(result, axis, -1) for result in (p, slopes, log_p))
-    rows = [
-        digest(wide[row], log_p[row], slopes[row], lse[row], losses[row], same_losses[row])
-        for row in range(len(lse))
-    ]
+    same = {name: value for name, value in reading.items() if name != "softcap"}
+    teacher = np.flip(logits, given.axis)
+    far, nearer = sx.js_divergence_with_grad(teacher, logits, reduction="none", **same)
+    reverse = sx.kl_divergence(teacher, logits, direction="reverse", reduction="none", **same)
+    of_classes = [np.moveaxis(result, given.axis, -1) for result in (p, log_p, slopes, nearer)]
+    by_row = [lse, losses, same_losses, far, reverse]
+    rows = [digest(*(result[row] for result in of_classes + by_row)) for row in range(len(lse))]
     mean, grad = sx.cross_entropy_with_grad(logits, targets, **options)
     total = sx.cross_entropy(logits, targets, reduction="sum", **options)
-    return [*rows, digest(mean, total, np.moveaxis(grad, axis, -1))]
+    return [*rows, digest(mean, total, np.moveaxis(grad, given.axis, -1))]
 
 
-def table(**options: Any) -> Table:
-    return {name: hashes(*given, **options) for name, given in INPUTS.items()}
+def table(**how: Any) -> Table:
+    return {name: hashes(given, **how) for name, given in INPUTS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +226,12 @@ def differing(found: Table, plain: Table) -> list[str]:
 
 def test_the_table_tells_results_apart(plain: Table) -> None:
     # No two rows are the same but those that are NaN all over, or of a single class.
-    assert len(plain) == 216
+    assert len(plain) == 396
     name = "normal, float32 (19, 77)"
     assert len(set(plain[name])) == 20
-    logits, targets, temperature = INPUTS[name]
-    logits = logits.copy()
+    logits = INPUTS[name].logits.copy()
     logits[4, 5] = np.nextafter(logits[4, 5], np.float32(9))
-    changed = hashes(logits, targets, temperature)
+    changed = hashes(replace(INPUTS[name], logits=logits))
     same = [before == after for before, after in zip(plain[name], changed, strict=True)]
     assert same == [row not in (4, 19) for row in range(20)]
 
@@ -151,51 +252,49 @@ def test_threads(
     assert differing(table(threads=threads), plain) == []
 
 
+def test_every_option_makes_a_difference(plain: Table) -> None:
+    for dtype in DTYPES:
+        found = [plain[f"{name}, {dtype} (19, 77)"][0] for name, *_ in options_of((19, 77))]
+        # The first row has the sample weight 1 or more, and no class of it is padding.
+        assert len(set(found)) == len(found)
+
+
 def test_layouts(layout: Layout, plain: Table) -> None:
-    found = {
-        name: hashes(layout(logits), layout(targets), temperature)
-        for name, (logits, targets, temperature) in INPUTS.items()
-    }
+    found = {name: hashes(given.laid_out(layout)) for name, given in INPUTS.items()}
     assert differing(found, plain) == []
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_class_axis_first(threads: int, plain: Table, set_thresholds: SetThresholds) -> None:
     set_thresholds(0, None, 1)
-    found = {
-        name: hashes(np.ascontiguousarray(logits.T), targets, temperature, axis=0, threads=threads)
-        for name, (logits, targets, temperature) in INPUTS.items()
-    }
+    found = {name: hashes(given.transposed(), threads=threads) for name, given in INPUTS.items()}
     assert differing(found, plain) == []
 
 
 def test_a_row_alone_and_in_a_batch(plain: Table) -> None:
-    # The row as it is in its batch; alone; last of three; between rows that end a call early.
-    for name, (logits, targets, temperature) in INPUTS.items():
+    # The row as it is in its batch; alone; third of four, after an ignored one.
+    for name, given in INPUTS.items():
         for row, expected in enumerate(plain[name][:-1]):
-            one, target = logits[row : row + 1], targets[row : row + 1]
-            assert hashes(one, target, temperature)[0] == expected
-            before = np.zeros((2, logits.shape[1]), logits.dtype)
-            batch = np.concatenate([before, one, one[:, ::-1]])
-            ids = np.concatenate([[0, -100], target, [0]])
-            assert hashes(batch, ids, temperature, threads=2)[2] == expected
+            assert hashes(given.rows([row]))[0] == expected
+            assert hashes(given.among_others(row), threads=2)[2] == expected
 
 
 @pytest.mark.parametrize("thresholds", [(None, None, None), (0, 0, 1)])
 def test_in_place(
     thresholds: tuple[int | None, int | None, int | None], set_thresholds: SetThresholds
 ) -> None:
-    for logits, targets, temperature in INPUTS.values():
-        options: dict[str, Any] = {"temperature": temperature, "threads": 2}
+    for given in INPUTS.values():
+        logits, targets = given.logits, given.targets
+        reading, options = ({**o, "threads": 2} for o in (given.reading, given.options))
         expected = [
-            sx.softmax(logits, **options),
-            sx.log_softmax(logits, **options),
+            sx.softmax(logits, **reading),
+            sx.log_softmax(logits, **reading),
             sx.cross_entropy_with_grad(logits, targets, **options)[1],
         ]
         set_thresholds(*thresholds)
         found = [logits.copy() for _ in expected]
-        sx.softmax(found[0], out=found[0], **options)
-        sx.log_softmax(found[1], out=found[1], **options)
+        sx.softmax(found[0], out=found[0], **reading)
+        sx.log_softmax(found[1], out=found[1], **reading)
         sx.cross_entropy_with_grad(found[2], targets, out=found[2], **options)
         set_thresholds(None, None, None)
         assert digest(*found) == digest(*expected)
@@ -227,6 +326,79 @@ def test_huge_exact_shift_of_a_row() -> None:
             expected = digest(*sx.cross_entropy_with_grad(small, target))
             assert digest(*sx.cross_entropy_with_grad(large, target)) == expected
         assert digest(sx.softmax(large)) == digest(sx.softmax(small))
+
+
+# Different words for the same.
+
+
+@pytest.mark.parametrize("thresholds", [(None, None, None), (0, 0, 1)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES_OF_OPTIONS)
+def test_the_first_classes_alone_are_those_of_a_slice(
+    shape: tuple[int, int],
+    dtype: Dtype,
+    thresholds: tuple[int | None, int | None, int | None],
+    set_thresholds: SetThresholds,
+) -> None:
+    set_thresholds(*thresholds)
+    random = np.random.default_rng(8)
+    rows, classes = shape
+    logits = (3 * random.standard_normal(shape)).astype(dtype)
+    for count in {1, classes // 2, classes - 1, classes}:
+        weight, probabilities = random.random(classes), random.random(shape)
+        probabilities[:, count:] = 0.0
+        harmed = logits.copy()
+        harmed[:, count:] = np.nan
+        for options in (
+            {},
+            {"softcap": 4.0},
+            {"label_smoothing": 0.1, "z_loss": 0.01, "sample_weight": random.random(rows)},
+        ):
+            for targets in (np.arange(rows) % count, probabilities):
+                sliced = targets if targets.ndim == 1 else targets[:, :count]
+                of_slice = Input(logits[:, :count], sliced, {**options, "weight": weight[:count]})
+                expected = results(of_slice)
+                of_all = {**options, "weight": weight}
+                mask = np.arange(classes) < count
+                for words in (
+                    {"valid_classes": count},
+                    {"class_mask": mask},
+                    {"class_mask": np.broadcast_to(mask, shape)},
+                    {"class_mask": mask, "valid_classes": count},
+                ):
+                    found = results(Input(harmed, targets, {**of_all, **words}))
+                    for result, wanted in zip(found, expected, strict=True):
+                        real = result[:, :count] if result.ndim == 2 else result
+                        assert digest(real) == digest(wanted)
+                        assert not np.nan_to_num(result[:, count:] if result.ndim == 2 else 0).any()
+
+
+def results(given: Input) -> list[Array]:
+    """What becomes of an input; log-probabilities as an exponential, which is 0 where masked."""
+    losses, slopes = sx.cross_entropy_with_grad(
+        given.logits, given.targets, reduction="none", **given.options
+    )
+    mean = sx.cross_entropy(given.logits, given.targets, **given.options)
+    p, log_p = (f(given.logits, **given.reading) for f in (sx.softmax, sx.log_softmax))
+    masked = np.exp(log_p.astype(np.float64))
+    return [p, masked, sx.logsumexp(given.logits, **given.reading), losses, slopes, mean]
+
+
+def test_options_that_say_nothing_change_no_bit(plain: Table) -> None:
+    short = [(name, given) for name, given in INPUTS.items() if given.logits.size < 10_000]
+    for name, given in short:
+        rows, classes = given.logits.shape
+        for words in (
+            {"valid_classes": classes},
+            {"class_mask": np.True_},
+            {"class_mask": np.ones(classes, bool)},
+            {"class_mask": np.ones((rows, classes), bool), "valid_classes": classes},
+            {"weight": np.ones(classes, np.float32)},
+            {"sample_weight": np.ones(rows)},
+            {"label_smoothing": 0, "z_loss": 0, "softcap": None, "temperature": 1},
+        ):
+            if not words.keys() & given.options.keys():
+                assert hashes(replace(given, options={**given.options, **words})) == plain[name]
 
 
 def test_instruction_sets(tmp_path: Path) -> None:

@@ -6,12 +6,22 @@ __all__ = [
     "_set_thresholds",
     "cross_entropy",
     "cross_entropy_with_grad",
+    "evaluate",
+    "finish_cross_entropy",
     "get_threads",
+    "js_divergence",
+    "js_divergence_with_grad",
+    "kl_divergence",
+    "kl_divergence_with_grad",
     "log_softmax",
     "logsumexp",
+    "partial_cross_entropy",
     "runtime",
     "set_threads",
+    "shard_grad",
     "softmax",
+    "softmax_grad_hess",
+    "token_logprobs",
 ]
 
 class _Runtime(TypedDict):
@@ -20,19 +30,115 @@ class _Runtime(TypedDict):
     threads: int
     profile: str
 
-def softmax(
-    logits: Any, axis: Any, temperature: Any, out: Any, dtype: Any, threads: Any, /
+def softmax(logits: Any, reading: tuple[Any, ...], out: Any, /) -> Any: ...
+def log_softmax(logits: Any, reading: tuple[Any, ...], out: Any, /) -> Any: ...
+def logsumexp(logits: Any, reading: tuple[Any, ...], keepdims: Any, /) -> Any: ...
+def cross_entropy(
+    logits: Any,
+    targets: Any,
+    reading: tuple[Any, ...],
+    options: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    /,
 ) -> Any: ...
-def log_softmax(
-    logits: Any, axis: Any, temperature: Any, out: Any, dtype: Any, threads: Any, /
-) -> Any: ...
-def logsumexp(
-    logits: Any, axis: Any, keepdims: Any, temperature: Any, dtype: Any, threads: Any, /
-) -> Any: ...
-def cross_entropy(logits: Any, targets: Any, options: tuple[Any, ...], /) -> Any: ...
 def cross_entropy_with_grad(
-    logits: Any, targets: Any, options: tuple[Any, ...], grad_output: Any, out: Any, /
+    logits: Any,
+    targets: Any,
+    reading: tuple[Any, ...],
+    options: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    grad_output: Any,
+    out: Any,
+    /,
 ) -> tuple[Any, Any]: ...
+def token_logprobs(
+    logits: Any, tokens: Any, reading: tuple[Any, ...], ignore_index: Any, /
+) -> Any: ...
+def evaluate(
+    logits: Any,
+    targets: Any,
+    reading: tuple[Any, ...],
+    sample_weight: Any,
+    ignore_index: Any,
+    /,
+) -> dict[str, Any]: ...
+def softmax_grad_hess(
+    logits: Any,
+    targets: Any,
+    axis: Any,
+    weight: Any,
+    sample_weight: Any,
+    ignore_index: Any,
+    out: Any,
+    threads: Any,
+    /,
+) -> tuple[Any, Any]: ...
+def kl_divergence(
+    teacher_logits: Any,
+    student_logits: Any,
+    reading: tuple[Any, ...],
+    comparing: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    direction: Any,
+    /,
+) -> Any: ...
+def kl_divergence_with_grad(
+    teacher_logits: Any,
+    student_logits: Any,
+    reading: tuple[Any, ...],
+    comparing: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    direction: Any,
+    grad_output: Any,
+    out: Any,
+    /,
+) -> tuple[Any, Any]: ...
+def js_divergence(
+    teacher_logits: Any,
+    student_logits: Any,
+    reading: tuple[Any, ...],
+    comparing: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    beta: Any,
+    /,
+) -> Any: ...
+def js_divergence_with_grad(
+    teacher_logits: Any,
+    student_logits: Any,
+    reading: tuple[Any, ...],
+    comparing: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    beta: Any,
+    grad_output: Any,
+    out: Any,
+    /,
+) -> tuple[Any, Any]: ...
+def partial_cross_entropy(
+    logits_shard: Any, targets: Any, reading: tuple[Any, ...], shard: tuple[Any, ...], /
+) -> dict[str, Any]: ...
+def finish_cross_entropy(
+    merged: Any,
+    sample_weight: Any,
+    label_smoothing: Any,
+    z_loss: Any,
+    reducing: tuple[Any, ...],
+    dtype: Any,
+    /,
+) -> Any: ...
+def shard_grad(
+    logits_shard: Any,
+    targets: Any,
+    merged: Any,
+    reading: tuple[Any, ...],
+    shard: tuple[Any, ...],
+    sample_weight: Any,
+    label_smoothing: Any,
+    z_loss: Any,
+    reducing: tuple[Any, ...],
+    grad_output: Any,
+    out: Any,
+    /,
+) -> Any: ...
 def runtime() -> _Runtime: ...
 def set_threads(threads: Any, /) -> None: ...
 def get_threads() -> int: ...

@@ -56,6 +56,24 @@ pub(super) fn positive(value: &Bound<'_, PyAny>, argument: &'static str) -> PyRe
     }
 }
 
+/// A number from 0 up to `most`.
+pub(super) fn number_up_to(
+    value: &Bound<'_, PyAny>,
+    argument: &'static str,
+    most: f64,
+) -> PyResult<f64> {
+    let number = number(value, argument)?;
+    if (0.0..=most).contains(&number) {
+        return Ok(number);
+    }
+    let expected = if most == f64::MAX {
+        String::from("a finite number >= 0")
+    } else {
+        format!("a number from 0 to {most}")
+    };
+    Err(Error::value(argument, expected, number).into())
+}
+
 /// One of a few words.
 pub(super) fn choice<T: Copy>(
     value: &Bound<'_, PyAny>,

@@ -27,6 +27,10 @@ pub(super) enum Accept {
     Numbers,
     /// Integers; anything else is no class id.
     Integers,
+    /// Class ids, or numbers that are probabilities.
+    Targets,
+    /// Bool alone.
+    Mask,
 }
 
 impl<'py> View<'py> {
@@ -37,14 +41,16 @@ impl<'py> View<'py> {
         accept: Accept,
     ) -> PyResult<Self> {
         let (array, known) = as_array(object, argument)?;
-        let kind = known
-            .or_else(|| kind_of(&array.dtype()))
-            .filter(|kind| accept != Accept::Integers || kind.is_integer());
+        let kind = match accept {
+            Accept::Mask => (array.dtype().kind() == b'b').then_some(Kind::U8),
+            _ => known
+                .or_else(|| kind_of(&array.dtype()))
+                .filter(|kind| accept != Accept::Integers || kind.is_integer()),
+        };
         // NumPy gives an empty list the dtype float64.
-        let empty = accept == Accept::Integers
-            && array.len() == 0
-            && !object.is_instance_of::<PyUntypedArray>();
-        match kind.or(empty.then_some(Kind::I64)) {
+        let ids = matches!(accept, Accept::Integers | Accept::Targets);
+        let empty = ids && array.len() == 0 && !object.is_instance_of::<PyUntypedArray>();
+        match empty.then_some(Kind::I64).or(kind) {
             Some(kind) => Ok(Self::with_kind(array, kind)),
             None => Err(wrong_dtype(&array.dtype(), argument, accept)?.into()),
         }
@@ -78,10 +84,10 @@ impl<'py> View<'py> {
     }
 
     /// An axis counted from either end.
-    pub(super) fn axis(&self, axis: isize) -> Result<usize, Error> {
+    pub(super) fn axis(&self, argument: &'static str, axis: isize) -> Result<usize, Error> {
         let ndim = self.array.shape.len();
         if ndim == 0 {
-            return Err(Error::value("logits", "at least one dimension", "a 0-d array"));
+            return Err(Error::value(argument, "at least one dimension", "a 0-d array"));
         }
         let from_start = if axis < 0 { axis + ndim.cast_signed() } else { axis };
         usize::try_from(from_start)
@@ -226,6 +232,9 @@ fn wrong_dtype(
     accept: Accept,
 ) -> PyResult<Error> {
     let expected = match (accept, dtype.kind()) {
+        (Accept::Mask, _) => "a bool dtype, True for the classes that take part",
+        (Accept::Targets, b'b') => "an integer dtype, not a mask, or probabilities",
+        (Accept::Targets, _) => "class ids of an integer dtype, or probabilities",
         (Accept::Integers, b'f') => "an integer dtype (use .astype(np.int64))",
         (Accept::Integers, b'b') => "an integer dtype, not a mask",
         (Accept::Integers, _) => "an integer dtype",
@@ -234,15 +243,32 @@ fn wrong_dtype(
         (_, b'O') => "an array of numbers (a sparse or ragged one can't be read: make it dense)",
         _ => "float16, bfloat16, float32, float64 or integers (use .astype)",
     };
-    let class_ids = accept == Accept::Integers && argument == "targets";
-    let what = if class_ids { "class ids of " } else { "" };
-    Ok(Error::of_type(argument, format!("{what}{expected}"), dtype.str()?))
+    Ok(Error::of_type(argument, expected, dtype.str()?))
+}
+
+/// Doubles along the class axis, the same in every row of the logits. They have to outlive the matrix.
+pub(super) fn repeated(values: &[f64], logits: &View<'_>, axis: usize) -> Matrix {
+    let mut strides = vec![0; logits.array.shape.len()];
+    strides[axis] = size_of::<f64>().cast_signed();
+    let array = Array {
+        data: values.as_ptr().cast_mut().cast(),
+        kind: Kind::F64,
+        swapped: false,
+        shape: logits.array.shape.clone(),
+        strides,
+    };
+    // SAFETY: as many doubles as the logits have classes; nobody writes to them.
+    unsafe { Matrix::new(&array, axis) }
 }
 
 /// Real numbers of any dtype as doubles, in C order.
 pub(super) fn doubles(view: &View<'_>) -> PyResult<Vec<f64>> {
-    let py = view.object.py();
-    let double = view.object.call_method1("astype", (numpy::dtype::<f64>(py), "C"))?;
+    doubles_of(&view.object)
+}
+
+/// The same of an array that is known to hold them.
+pub(super) fn doubles_of(array: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
+    let double = array.call_method1("astype", (numpy::dtype::<f64>(array.py()), "C"))?;
     let flat = double.call_method1("reshape", (-1,))?;
     let flat = flat.cast::<PyArray1<f64>>().map_err(PyErr::from)?.readonly();
     let values = flat.as_slice().map_err(PyErr::from)?;

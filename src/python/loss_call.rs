@@ -1,183 +1,112 @@
-//! The arguments of the losses: checked, converted, and all that is read but the logits copied.
+//! The arguments of the losses: checked, converted, and all that is read but arrays of the size of the logits
+//! copied.
 
-use super::arguments::{choice, ignored_classes, integer, positive};
-use super::arrays::{Accept, View, doubles};
-use super::results::ResultType;
-use super::runtime::threads_of;
+use super::arguments::{ignored_classes, number_up_to};
+use super::arrays::{Accept, View, doubles, repeated};
+use super::reading::{ReadOptions, Reading};
+use super::reducing::{ReduceOptions, Reduced};
 use crate::batch::read_classes;
-use crate::compute::{Loss, Upstream};
+use crate::compute::{LossWeights, Targets};
 use crate::error::{Error, shape};
-use crate::loss::{CrossEntropy, OnEmpty, Reduction};
+use crate::loss::CrossEntropy;
+use crate::sweep::Input;
+use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
-/// The options of the losses, in the order in which `functions.py` hands them over: axis, ignore_index,
-/// temperature, reduction, offsets, normalizer, on_empty, dtype, threads.
+/// The options of the losses, in the order in which `functions.py` hands them over.
 #[derive(FromPyObject)]
 pub(super) struct LossOptions<'py>(
-    Bound<'py, PyAny>,
+    Option<Bound<'py, PyAny>>,
+    Option<Bound<'py, PyAny>>,
     Option<Bound<'py, PyAny>>,
     Bound<'py, PyAny>,
     Bound<'py, PyAny>,
-    Option<Bound<'py, PyAny>>,
-    Option<Bound<'py, PyAny>>,
-    Bound<'py, PyAny>,
-    Option<Bound<'py, PyAny>>,
-    Option<Bound<'py, PyAny>>,
 );
 
 /// The arguments that `cross_entropy` and `cross_entropy_with_grad` share, checked.
 pub(super) struct LossCall<'py> {
-    pub(super) logits: View<'py>,
-    pub(super) axis: usize,
-    /// Everything else that was read.
-    pub(super) inputs: Vec<View<'py>>,
-    pub(super) classes: Vec<Option<usize>>,
+    pub(super) reading: Reading<'py>,
+    pub(super) input: Input,
+    /// Everything else that was read but the mask.
+    others: Vec<View<'py>>,
+    pub(super) targets: Targets,
+    pub(super) weights: LossWeights,
     pub(super) options: CrossEntropy,
-    result_type: ResultType<'py>,
-    pub(super) threads: usize,
+    pub(super) reduced: Reduced<'py>,
 }
 
 impl<'py> LossCall<'py> {
     pub(super) fn new(
         logits: &Bound<'py, PyAny>,
         targets: &Bound<'py, PyAny>,
+        reading: ReadOptions<'py>,
         options: LossOptions<'py>,
+        reducing: ReduceOptions<'py>,
     ) -> PyResult<Self> {
-        let LossOptions(
-            axis,
-            ignore_index,
-            temperature,
-            reduction,
-            offsets,
-            normalizer,
-            on_empty,
-            dtype,
-            threads,
-        ) = options;
-        let logits = View::of(logits, "logits", Accept::Numbers)?;
-        let axis = logits.axis(integer(&axis, "axis")? as isize)?;
-        let rows_shape = logits.rows_shape(axis);
-        let class_count = logits.array.shape[axis];
-        if class_count == 0 {
-            return Err(
-                Error::value("logits", "at least one class", shape(&logits.array.shape)).into()
-            );
+        let LossOptions(weight, sample_weight, ignore_index, label_smoothing, z_loss) = options;
+        let reading = Reading::with_classes("logits", logits, reading)?;
+        let mut others = Vec::new();
+        let mut weights = LossWeights::default();
+        if let Some(weight) = weight {
+            let shape = [reading.classes()];
+            let view = reading.matching(&weight, "weight", Accept::Numbers, &shape)?;
+            let values = doubles(&view)?;
+            let matrix = repeated(&values, &reading.logits, reading.axis);
+            weights.classes = Some((values, matrix));
+            others.push(view);
         }
-        let reduction = choice(
-            &reduction,
-            "reduction",
-            &[
-                ("mean", Reduction::Mean),
-                ("sum", Reduction::Sum),
-                ("none", Reduction::None),
-                ("sequence_mean", Reduction::SequenceMean),
-            ],
-        )?;
-        let on_empty = choice(
-            &on_empty,
-            "on_empty",
-            &[("nan", OnEmpty::Nan), ("zero", OnEmpty::Zero), ("raise", OnEmpty::Raise)],
-        )?;
-        if normalizer.is_some() && reduction != Reduction::Mean {
-            return Err(Error::value(
-                "normalizer",
-                "None unless reduction is \"mean\"",
-                "a number",
-            )
-            .into());
+        if let Some(weight) = sample_weight {
+            let shape = reading.rows_shape();
+            let view = reading.matching(&weight, "sample_weight", Accept::Numbers, &shape)?;
+            weights.rows = Some(doubles(&view)?);
+            others.push(view);
         }
-        let offsets =
-            offsets.map(|offsets| View::of(&offsets, "offsets", Accept::Integers)).transpose()?;
-        let options = CrossEntropy {
-            temperature: positive(&temperature, "temperature")?,
-            reduction,
-            normalizer: normalizer.map(|number| positive(&number, "normalizer")).transpose()?,
-            on_empty,
-            sequences: sequences(reduction, offsets.as_ref(), &logits, &rows_shape)?,
-        };
-        let threads = threads_of(threads.as_ref())?;
-        let result_type = ResultType::like_loss(&logits, dtype.as_ref())?;
+        let label_smoothing = number_up_to(&label_smoothing, "label_smoothing", 1.0)?;
+        let z_loss = number_up_to(&z_loss, "z_loss", f64::MAX)?;
+        let reduced = Reduced::new(&reading, reducing)?;
+        let options = CrossEntropy { label_smoothing, z_loss, reducing: reduced.reducing.clone() };
         let ignored = ignored_classes(ignore_index.as_ref())?;
-        let targets = View::of(targets, "targets", Accept::Integers)?;
-        if targets.array.shape != rows_shape {
-            let all = shape(&logits.array.shape);
-            let expected = format!("shape {} to match logits {all}", shape(&rows_shape));
-            return Err(Error::value("targets", expected, shape(&targets.array.shape)).into());
-        }
-        // SAFETY: a live NumPy array, as `View::matrix` says.
-        let classes = unsafe { read_classes(&targets.array, &ignored, class_count) }?;
-        let inputs = std::iter::once(targets).chain(offsets).collect();
-        Ok(Self { logits, axis, inputs, classes, options, result_type, threads })
+        let view = View::of(targets, "targets", Accept::Targets)?;
+        let targets = targets_of(&view, &reading, &ignored)?;
+        others.push(view);
+        let input = reading.input();
+        Ok(Self { reading, input, others, targets, weights, options, reduced })
     }
 
-    pub(super) fn result(&self, loss: Loss) -> PyResult<Bound<'py, PyAny>> {
-        let py = self.logits.object.py();
-        match loss {
-            Loss::Reduced(value) => self.result_type.array_of(py, vec![value], &[]),
-            Loss::PerRow(values) => {
-                self.result_type.array_of(py, values, &self.logits.rows_shape(self.axis))
-            }
-        }
+    /// Everything that was read but the logits.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &View<'py>> {
+        self.others.iter().chain(self.reduced.inputs()).chain(self.reading.inputs())
     }
 }
 
-/// The number of sequences that the rows make up.
-fn sequences(
-    reduction: Reduction,
-    offsets: Option<&View<'_>>,
-    logits: &View<'_>,
-    rows_shape: &[usize],
-) -> PyResult<usize> {
-    match (offsets, rows_shape) {
-        (Some(_), _) if reduction != Reduction::SequenceMean => {
-            Err(Error::value("offsets", "None unless reduction is \"sequence_mean\"", "an array")
-                .into())
-        }
-        (None, _) if reduction != Reduction::SequenceMean => Ok(0),
-        (None, &[batch, _]) => Ok(batch),
-        (None, _) => {
-            let expected = "shape (B, T, V) for reduction \"sequence_mean\" without offsets";
-            Err(Error::value("logits", expected, shape(&logits.array.shape)).into())
-        }
-        (Some(offsets), _) => {
-            let rows = rows_shape.iter().product();
-            count_sequences(offsets, rows)
-        }
+/// Class ids, checked and copied, or probabilities, to be read where they lie: the dtype decides.
+fn targets_of(view: &View<'_>, reading: &Reading<'_>, ignored: &[i128]) -> PyResult<Targets> {
+    if view.array.kind.is_integer() {
+        return Ok(Targets::Classes(class_ids(view, reading, ignored)?));
     }
+    let (got, all) = (shape(&view.array.shape), shape(&reading.logits.array.shape));
+    if view.array.shape != reading.logits.array.shape {
+        let expected = format!(
+            "class ids of an integer dtype (use .astype(np.int64)), or probabilities of shape {all}"
+        );
+        let got = format!("{} of shape {got}", view.object.dtype());
+        return Err(Error::of_type("targets", expected, got).into());
+    }
+    if !matches!(ignored, [] | [-100]) {
+        let expected = "None with probability targets (use sample_weight=0)";
+        return Err(Error::value("ignore_index", expected, "class ids").into());
+    }
+    Ok(Targets::Probabilities(view.matrix(reading.axis)))
 }
 
-/// The number of sequences that `offsets` cuts the rows into.
-fn count_sequences(offsets: &View<'_>, rows: usize) -> PyResult<usize> {
-    let &[length] = offsets.array.shape.as_slice() else {
-        return Err(Error::value("offsets", "one dimension", shape(&offsets.array.shape)).into());
-    };
-    // Doubles hold every possible offset exactly: rows are far below 2^53.
-    let bounds = doubles(offsets)?;
-    let complete = bounds.first() == Some(&0.0) && bounds.last() == Some(&(rows as f64));
-    if complete && bounds.is_sorted() {
-        Ok(length - 1)
-    } else {
-        let expected = format!("numbers that rise from 0 to {rows}, the number of rows");
-        Err(Error::value("offsets", expected, offsets.object.str()?).into())
-    }
-}
-
-/// The gradient that comes from above: for every row, or one for all.
-pub(super) fn upstream(given: Option<&View<'_>>, call: &LossCall<'_>) -> PyResult<Upstream> {
-    let Some(view) = given else { return Ok(Upstream::Scalar(1.0)) };
-    let values = doubles(view)?;
-    let rows_shape = call.logits.rows_shape(call.axis);
-    match values.as_slice() {
-        &[scalar] if view.array.shape.is_empty() => Ok(Upstream::Scalar(scalar)),
-        _ if call.options.reduction == Reduction::None && view.array.shape == rows_shape => {
-            Ok(Upstream::PerRow(values))
-        }
-        _ => {
-            let expected = match call.options.reduction {
-                Reduction::None => format!("a scalar or shape {}", shape(&rows_shape)),
-                _ => String::from("a scalar"),
-            };
-            Err(Error::value("grad_output", expected, shape(&view.array.shape)).into())
-        }
-    }
+/// The class of each row, None for an ignored one.
+pub(super) fn class_ids(
+    view: &View<'_>,
+    reading: &Reading<'_>,
+    ignored: &[i128],
+) -> PyResult<Vec<Option<usize>>> {
+    reading.check_shape(view, "targets", &reading.rows_shape())?;
+    let ignores = |_, id| ignored.contains(&id);
+    // SAFETY: a live NumPy array, as `View::matrix` says.
+    Ok(unsafe { read_classes(&view.array, "targets", &ignores, reading.classes()) }?)
 }

@@ -40,12 +40,19 @@ impl<'py> ResultType<'py> {
         logits: &View<'py>,
         asked: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Self> {
-        let py = logits.object.py();
+        let single = matches!(logits.array.kind, Kind::F16 | Kind::BF16 | Kind::F32);
+        Self::of_loss(logits.object.py(), single, asked)
+    }
+
+    /// The same of logits of which is known only whether they are computed in single precision.
+    pub(super) fn of_loss(
+        py: Python<'py>,
+        single: bool,
+        asked: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
         match asked {
             Some(asked) => Self::asked(asked),
-            None if matches!(logits.array.kind, Kind::F16 | Kind::BF16 | Kind::F32) => {
-                Ok(Self { kind: Kind::F32, dtype: numpy::dtype::<f32>(py) })
-            }
+            None if single => Ok(Self { kind: Kind::F32, dtype: numpy::dtype::<f32>(py) }),
             None => Ok(Self::float64(py)),
         }
     }
@@ -103,21 +110,32 @@ impl<'py> ResultType<'py> {
         logits: &View<'py>,
         inputs: &[&View<'py>],
     ) -> PyResult<View<'py>> {
+        self.checked(out, "out", logits, inputs)
+    }
+
+    /// The same of one of several, under the name that an error gives it.
+    pub(super) fn checked(
+        &self,
+        out: &Bound<'py, PyAny>,
+        name: &'static str,
+        logits: &View<'py>,
+        inputs: &[&View<'py>],
+    ) -> PyResult<View<'py>> {
         let Ok(array) = out.cast::<PyUntypedArray>() else {
-            return Err(Error::of_type("out", "a NumPy array", out.get_type().name()?).into());
+            return Err(Error::of_type(name, "a NumPy array", out.get_type().name()?).into());
         };
         let dtype = array.dtype();
         if kind_of(&dtype) != Some(self.kind) || dtype.is_native_byteorder() == Some(false) {
-            return Err(Error::of_type("out", format!("dtype {}", self.dtype), dtype).into());
+            return Err(Error::of_type(name, format!("dtype {}", self.dtype), dtype).into());
         }
-        let out = Self::writeable(plain(array.clone(), "out")?, self.kind)?;
+        let out = Self::writeable(plain(array.clone(), name)?, self.kind, name)?;
         if out.array.shape != logits.array.shape {
             let expected = format!("shape {} like logits", shape(&logits.array.shape));
-            return Err(Error::value("out", expected, shape(&out.array.shape)).into());
+            return Err(Error::value(name, expected, shape(&out.array.shape)).into());
         }
         if out.overlaps_itself() {
             return Err(Error::value(
-                "out",
+                name,
                 "memory of its own for each element",
                 "overlapping strides",
             )
@@ -125,7 +143,7 @@ impl<'py> ResultType<'py> {
         }
         if !out.is_same_memory(logits) && out.overlaps(logits)? {
             return Err(Error::value(
-                "out",
+                name,
                 "logits itself, or no memory in common",
                 "a part of it",
             )
@@ -133,18 +151,22 @@ impl<'py> ResultType<'py> {
         }
         for input in inputs {
             if out.overlaps(input)? {
-                return Err(Error::value("out", "no memory in common with an input", "some").into());
+                return Err(Error::value(name, "no memory in common with an input", "some").into());
             }
         }
         Ok(out)
     }
 
-    fn writeable(array: Bound<'py, PyUntypedArray>, kind: Kind) -> PyResult<View<'py>> {
+    fn writeable(
+        array: Bound<'py, PyUntypedArray>,
+        kind: Kind,
+        name: &'static str,
+    ) -> PyResult<View<'py>> {
         // SAFETY: a live array object; its flags may be read.
         let flags = unsafe { (*array.as_array_ptr()).fields.flags };
         if flags & numpy::npyffi::NPY_ARRAY_WRITEABLE == 0 {
             return Err(
-                Error::value("out", "an array that can be written", "a read-only one").into()
+                Error::value(name, "an array that can be written", "a read-only one").into()
             );
         }
         Ok(View::with_kind(array, kind))

@@ -4,9 +4,11 @@
 //! summarize(x):     M = max x_i,   S = sum exp((x_i - M) / T)
 //! write(x):         out_i = alpha exp((x_i - M) / T) + beta          probabilities, gradients
 //! write_log(x):     out_i = (x_i - M) / T - log S                    log-probabilities
+//! compare(x, y):    sum of what a measure says of each class         divergences
 //! ```
 //!
-//! That is all the mathematics. The departures:
+//! That is all the mathematics; where asked for there come beside S the sums of `q_i (x_i - M)` for weights q or
+//! for the exponentials as weights, and the number of logits that exceed a given one. The departures:
 //!
 //! 1. *One pass.* The sum is taken against a reference that is close to the maximum seen so far. Only when a
 //!    block's maximum exceeds the reference by more than the temperature (a factor e in the exponentials)
@@ -33,16 +35,33 @@
 //! 7. NaN is sticky in the sum, though the maximum may drop it. Infinity is a maximum like any other; the
 //!    sum says whether a NaN was there as well.
 //!
+//! 8. *Masks and the soft cap* act on a vector when it is loaded. Plain logits have loops of their own, so that they
+//!    do not pay. The other sums are added in working precision within a block of sixteen steps, then folded into
+//!    doubles, and a product of zero and infinity is guarded against only where there is one: folding every step
+//!    and guarding every product made label smoothing take four times as long in cache as the plain loss, where
+//!    it now takes 1.3 times as long.
+//!
 //! The write pass reads the row a second time, from cache if it fits, and computes the exponential again.
 //! Keeping the exponentials in a scratch row instead is worth 3 % at 128,000 columns, and can't be done in
 //! place.
 
+mod chunk;
+mod compare;
+mod locate;
+mod measure;
+mod moments;
 mod streams;
+mod sum;
 mod summarize;
 mod write;
 
+pub use chunk::{Along, Beside, Chunk, Weights};
+pub use compare::{Compare, Logarithms, Nearer};
+pub use locate::{At, Locate};
+pub use measure::{Classes, Forward, JensenShannon, Measure, Pair, Reverse};
+pub use moments::{Moments, Nothing, Statistics, Weighted};
 pub use summarize::Summarize;
-pub use write::{Affine, Formula, Logarithm, Write};
+pub use write::{Affine, Formula, Hessian, Logarithm, Slope, Write};
 
 use crate::exp::exp_difference;
 
@@ -53,30 +72,78 @@ pub const CHUNK: usize = 32_768;
 /// a stream of its own.
 const UNROLL: usize = 4;
 
-/// Maximum and sum of exponentials of a part of a row.
+/// What the logits of a part of a row add up to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Partial {
     /// The largest logit; -inf of nothing.
     pub max: f64,
     /// The sum of `exp((x - max) / temperature)`; NaN if there is a NaN, +inf if the maximum is +inf.
     pub sum: f64,
+    /// `sum q (x - max)` for weights q, if there are any.
+    pub moment: f64,
+    /// `sum q`
+    pub weight: f64,
+    /// `sum exp((x - max) / temperature) (x - max)`, if it was asked for.
+    pub energy: f64,
+    /// How many logits are greater than a given one, if that was asked for.
+    pub greater: f64,
+    /// Where the chunk begins in which the maximum stands, the first such chunk.
+    pub chunk: usize,
 }
 
 impl Partial {
     /// The summary of no logits at all.
-    pub const EMPTY: Self = Self { max: f64::NEG_INFINITY, sum: 0.0 };
+    pub const EMPTY: Self = Self {
+        max: f64::NEG_INFINITY,
+        sum: 0.0,
+        moment: 0.0,
+        weight: 0.0,
+        energy: 0.0,
+        greater: 0.0,
+        chunk: 0,
+    };
+
+    /// A single logit with its weight.
+    pub fn of_one(logit: f64, weight: f64) -> Self {
+        let moment = if logit == f64::NEG_INFINITY && weight != 0.0 { logit * weight } else { 0.0 };
+        let sum = match logit {
+            f64::INFINITY => logit,
+            f64::NEG_INFINITY => 0.0,
+            _ => 1.0,
+        };
+        Self { max: logit, sum, moment, weight, ..Self::EMPTY }
+    }
 
     /// The summary of both parts.
     pub fn merge(self, other: Self, temperature: f64) -> Self {
+        let chunk = if other.max > self.max { other.chunk } else { self.chunk };
         let max = if self.max > other.max { self.max } else { other.max };
-        let at = |part: Self| {
-            // Equal maxima first: the difference of two infinities is not a number.
-            if part.max == max || part.sum == 0.0 {
-                part.sum
-            } else {
-                part.sum * exp_difference(part.max, max, temperature)
-            }
-        };
-        Self { max, sum: at(self) + at(other) }
+        let (a, b) = (self.relative_to(max, temperature), other.relative_to(max, temperature));
+        Self {
+            max,
+            sum: a.sum + b.sum,
+            moment: a.moment + b.moment,
+            weight: a.weight + b.weight,
+            energy: a.energy + b.energy,
+            greater: a.greater + b.greater,
+            chunk,
+        }
+    }
+
+    /// The sums relative to a maximum that is at least the part's own.
+    fn relative_to(self, max: f64, temperature: f64) -> Self {
+        // Equal maxima first: the difference of two infinities is not a number. Where all is -inf there are
+        // no exponentials, and nothing moves a moment that is infinite; a NaN may be there.
+        if self.max == max || self.max == f64::NEG_INFINITY {
+            return self;
+        }
+        let by = max - self.max;
+        let factor = exp_difference(self.max, max, temperature);
+        Self {
+            sum: self.sum * factor,
+            moment: self.moment - self.weight * by,
+            energy: (self.energy - self.sum * by) * factor,
+            ..self
+        }
     }
 }

@@ -2,111 +2,138 @@
 //! (points 3, 4 and 6 of the header of `row`).
 
 use super::UNROLL;
-use crate::element::{Element, Wide, load_padded};
-use crate::simd::{Float, Simd, Vector};
-use std::cell::Cell;
+use super::chunk::{Beside, Chunk, Lanes};
+use crate::element::{Element, Wide};
+use crate::exp::Exp;
+use crate::simd::{Float, Number, Simd, Vector};
 use std::ops::Range;
 
 /// How far ahead of a stream to prefetch, in bytes.
 const PREFETCH: usize = 1024;
 
 /// What is done with four vectors. (A trait and not a closure: only so is it sure to be inlined.)
-pub(super) trait Visit<S: Simd, V> {
-    /// Does it.
-    fn visit(&mut self, simd: S, x: [V; UNROLL]);
+pub(super) trait Visit<S: Simd, E: Element> {
+    /// Whether it wants what stands beside the logits; if not, that is 0 and the compiler removes it.
+    const WANTS_BESIDE: bool;
+    /// Does it. Only if `PART` is an element left out or not there; its lane is -inf and has the weight 0.
+    fn visit<const PART: bool>(
+        &mut self,
+        simd: S,
+        x: [Wide<S, E>; UNROLL],
+        beside: [Wide<S, E>; UNROLL],
+    );
 }
 
 /// A chunk as four streams of the same number of vectors, the last ones padded.
-pub(super) struct Streams<'a, E> {
-    quarters: [&'a [Cell<E>]; UNROLL],
+pub(super) struct Streams<'a, E: Element> {
+    chunk: Chunk<'a, E>,
+    beside: Option<Beside<'a, E>>,
+    /// Where each stream begins and ends.
+    bounds: [usize; UNROLL + 1],
     /// Vectors in a stream.
     pub(super) steps: usize,
     /// Steps at which all four vectors are whole.
     whole: usize,
-    /// The stream, and the place in it, of the element to leave out.
-    skip: Option<(usize, usize)>,
+    /// The element to leave out.
+    skip: Option<usize>,
     /// The step of that element.
     skip_step: usize,
 }
 
-impl<'a, E: Element> Streams<'a, E> {
+impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
     #[inline(always)]
-    pub(super) fn new(chunk: &'a [Cell<E>], skip: Option<usize>) -> Self {
+    pub(super) fn new(
+        chunk: Chunk<'a, E>,
+        beside: Option<Beside<'a, E>>,
+        skip: Option<usize>,
+    ) -> Self {
         let lanes = E::Compute::LANES;
-        let steps = chunk.len().div_ceil(UNROLL * lanes);
+        let length = chunk.cells.len();
+        let steps = length.div_ceil(UNROLL * lanes);
         let quarter = steps * lanes;
-        let bound = |i: usize| (i * quarter).min(chunk.len());
-        let quarters = std::array::from_fn(|i| &chunk[bound(i)..bound(i + 1)]);
-        let skip = skip.map(|at| (at / quarter, at % quarter));
-        let skip_step = skip.map_or(usize::MAX, |(_, at)| at / lanes);
-        Self { quarters, steps, whole: quarters[UNROLL - 1].len() / lanes, skip, skip_step }
+        let bounds = std::array::from_fn(|i| (i * quarter).min(length));
+        let skip_step = skip.map_or(usize::MAX, |at| at % quarter / lanes);
+        let whole = (length - bounds[UNROLL - 1]) / lanes;
+        Self { chunk, beside, bounds, steps, whole, skip, skip_step }
     }
 
-    /// Visits some steps. The loop over whole ones has no branch for the others in it, which would cost a fifth
-    /// of its speed in cache.
+    /// Visits some steps. The loop over whole vectors has no branch for the others in it, which would cost a
+    /// fifth of its speed in cache.
     #[inline(always)]
-    pub(super) fn each<S: Simd>(
+    pub(super) fn each<S: Simd, V: Visit<S, E>, const PLAIN: bool>(
         &self,
         simd: S,
         steps: Range<usize>,
-        visitor: &mut impl Visit<S, Wide<S, E>>,
+        visitor: &mut V,
     ) {
         let mut next = steps.start;
         while next < steps.end {
             let skips = (next..self.whole).contains(&self.skip_step);
             let stop = if skips { self.skip_step } else { self.whole.max(next) }.min(steps.end);
             for step in next..stop {
-                visitor.visit(simd, self.load(simd, step));
+                self.prefetch(simd, step);
+                let places = self.places(step);
+                let [a, b, c, d] = places;
+                let x = [
+                    self.chunk.load::<S, PLAIN>(simd, a).0,
+                    self.chunk.load::<S, PLAIN>(simd, b).0,
+                    self.chunk.load::<S, PLAIN>(simd, c).0,
+                    self.chunk.load::<S, PLAIN>(simd, d).0,
+                ];
+                let beside = match self.beside {
+                    Some(beside) if V::WANTS_BESIDE => beside.load(simd, &self.chunk, places),
+                    _ => nothing::<S, E>(simd),
+                };
+                visitor.visit::<false>(simd, x, beside);
             }
             if stop < steps.end {
-                visitor.visit(simd, self.load_patched(simd, stop));
+                let lanes = [0, 1, 2, 3].map(|stream| self.lanes(stop, stream));
+                let [a, b, c, d] = lanes;
+                let x = [
+                    self.chunk.load_part::<S, PLAIN>(simd, a).0,
+                    self.chunk.load_part::<S, PLAIN>(simd, b).0,
+                    self.chunk.load_part::<S, PLAIN>(simd, c).0,
+                    self.chunk.load_part::<S, PLAIN>(simd, d).0,
+                ];
+                let beside = match self.beside {
+                    Some(beside) if V::WANTS_BESIDE => [
+                        beside.load_part(simd, &self.chunk, a),
+                        beside.load_part(simd, &self.chunk, b),
+                        beside.load_part(simd, &self.chunk, c),
+                        beside.load_part(simd, &self.chunk, d),
+                    ],
+                    _ => nothing::<S, E>(simd),
+                };
+                visitor.visit::<true>(simd, x, beside);
             }
             next = stop + 1;
         }
     }
 
-    /// The vectors of a step at which all are whole.
     #[inline(always)]
-    fn load<S: Simd>(&self, simd: S, step: usize) -> [Wide<S, E>; UNROLL] {
-        let lanes = E::Compute::LANES;
-        let [a, b, c, d] = self.quarters;
-        let at = step * lanes..step * lanes + lanes;
-        for quarter in self.quarters {
-            simd.prefetch(quarter.as_ptr().wrapping_add(at.start).wrapping_byte_add(PREFETCH));
-        }
-        [
-            E::load(simd, &a[at.clone()]),
-            E::load(simd, &b[at.clone()]),
-            E::load(simd, &c[at.clone()]),
-            E::load(simd, &d[at]),
-        ]
-    }
-
-    /// The vectors of any step, -inf beyond the end and for the element to leave out.
-    #[inline(always)]
-    fn load_patched<S: Simd>(&self, simd: S, step: usize) -> [Wide<S, E>; UNROLL] {
-        [
-            self.patched(simd, step, 0),
-            self.patched(simd, step, 1),
-            self.patched(simd, step, 2),
-            self.patched(simd, step, 3),
-        ]
-    }
-
-    /// A vector that may not be whole, or hold the element to leave out.
-    #[inline(always)]
-    fn patched<S: Simd>(&self, simd: S, step: usize, stream: usize) -> Wide<S, E> {
-        let lanes = E::Compute::LANES;
-        let rest = self.quarters[stream].get(step * lanes..).unwrap_or_default();
-        let vector =
-            if rest.len() >= lanes { E::load(simd, rest) } else { load_padded(simd, rest) };
-        match self.skip {
-            Some((skipped, at)) if skipped == stream && at / lanes == step => {
-                let patched = vector.to_array(E::Compute::NEG_INFINITY).map(Cell::new);
-                patched[at % lanes].set(E::Compute::NEG_INFINITY);
-                E::Compute::load(simd, &patched)
-            }
-            _ => vector,
+    fn prefetch<S: Simd>(&self, simd: S, step: usize) {
+        for at in self.places(step) {
+            simd.prefetch(self.chunk.cells.as_ptr().wrapping_add(at).wrapping_byte_add(PREFETCH));
         }
     }
+
+    /// Where the vectors of a step begin, were all streams of the same length.
+    #[inline(always)]
+    fn places(&self, step: usize) -> [usize; UNROLL] {
+        let [a, b, c, d, _] = self.bounds;
+        let offset = step * E::Compute::LANES;
+        [a + offset, b + offset, c + offset, d + offset]
+    }
+
+    /// What is there of one of the vectors of a step.
+    #[inline(always)]
+    fn lanes(&self, step: usize, stream: usize) -> Lanes {
+        let end = self.bounds[stream + 1];
+        Lanes { at: self.places(step)[stream].min(end), end, skip: self.skip }
+    }
+}
+
+#[inline(always)]
+fn nothing<S: Simd, E: Element<Compute: Exp>>(simd: S) -> [Wide<S, E>; UNROLL] {
+    [Vector::splat(simd, E::Compute::from_f64(0.0)); UNROLL]
 }

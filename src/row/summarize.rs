@@ -1,101 +1,174 @@
-//! Maximum and sum of exponentials of a chunk, in one pass (points 1, 2 and 7 of the header of `row`).
+//! Maximum and sum of exponentials of a chunk, and what else is asked for, in one pass (points 1, 2 and 7 of
+//! the header of `row`).
 
+use super::chunk::{Beside, Chunk, Weights};
+use super::moments::{Moments, Sums, Terms, sum_of};
 use super::streams::{Streams, Visit};
+use super::sum::Sum;
 use super::{Partial, UNROLL};
 use crate::element::{Element, Wide};
-use crate::exp::{Base, Exp, Powers, exp_difference, two_sum};
+use crate::exp::{Base, Exp, Powers, exp_difference};
 use crate::simd::{Float, Kernel, MAX_LANES, Number, Simd, Vector};
-use std::cell::Cell;
-use std::marker::PhantomData;
 
 /// Steps of `UNROLL` vectors between two looks at the maximum.
-const BLOCK: usize = 16;
+pub(super) const BLOCK: usize = 16;
 
-/// Summarizes at most [`CHUNK`] logits, leaving out the one at `skip`, if any.
-pub struct Summarize<'a, E: Element> {
+/// Summarizes at most [`super::CHUNK`] logits, leaving out the one at `skip`, if any. Returns with the
+/// summary the two sums of the moments.
+pub struct Summarize<'a, E: Element, M> {
     /// The logits.
-    pub chunk: &'a [Cell<E>],
+    pub chunk: Chunk<'a, E>,
     /// The one to leave out.
     pub skip: Option<usize>,
     /// What to raise to.
     pub base: &'a Base<E::Compute>,
+    /// What else to sum.
+    pub moments: M,
+    /// What it is weighted with, if it wants weights.
+    pub weights: Option<Weights<'a, E>>,
 }
 
-impl<E: Element<Compute: Exp>> Kernel for Summarize<'_, E> {
-    type Output = Partial;
+impl<E: Element<Compute: Exp>, M: Moments<E::Compute>> Kernel for Summarize<'_, E, M> {
+    type Output = (Partial, (f64, f64));
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Partial {
-        let Self { chunk, skip, base } = self;
-        let streams = Streams::new(chunk, skip);
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        // What sums more has one path for all chunks: another would cost more in code than it gains in speed.
+        if M::PLAIN && self.chunk.is_plain() {
+            self.pass::<S, true>(simd)
+        } else {
+            self.pass::<S, false>(simd)
+        }
+    }
+}
+
+impl<E: Element<Compute: Exp>, M: Moments<E::Compute>> Summarize<'_, E, M> {
+    #[inline(always)]
+    fn pass<S: Simd, const PLAIN: bool>(self, simd: S) -> (Partial, (f64, f64)) {
+        let Self { chunk, skip, base, moments, weights } = self;
+        let streams = Streams::new(chunk, weights.map(Beside::Weights), skip);
         let steps = streams.steps;
         let powers = base.splat(simd);
 
         let mut reference = f64::NEG_INFINITY;
-        let mut seen = Seen::<S, E> {
+        let mut seen = Seen::<S, E, M> {
             max: Vector::splat(simd, E::Compute::NEG_INFINITY),
             sum: Sum::zero(simd),
+            moments: moments.zero(simd),
         };
         for start in (0..steps).step_by(BLOCK) {
             let block = start..(start + BLOCK).min(steps);
             if start == 0 {
-                streams.each(simd, block.clone(), &mut Largest { max: &mut seen.max });
+                let mut largest = Largest { max: seen.max };
+                streams.each::<S, _, PLAIN>(simd, block.clone(), &mut largest);
+                seen.max = largest.max;
                 reference = as_reference::<S, E>(seen.max);
             }
-            let before = seen.sum;
+            let before = seen;
             loop {
                 let m = Vector::splat(simd, E::Compute::from_f64(reference));
-                streams.each(simd, block.clone(), &mut Exponentials { seen: &mut seen, m, powers });
+                let mut exponentials = Exponentials { seen: &mut seen, m, powers };
+                streams.each::<S, _, PLAIN>(simd, block.clone(), &mut exponentials);
+                seen.moments.end_block(simd);
                 let limit = E::Compute::from_f64(reference + base.temperature);
                 if !seen.max.any_greater(Vector::splat(simd, limit)) {
                     break;
                 }
                 let raised = as_reference::<S, E>(seen.max);
-                let factor = exp_difference(reference, raised, base.temperature);
-                seen.sum = before.scaled(simd, factor);
+                seen = before.raised(simd, reference, raised, base.temperature).with_max(seen.max);
                 reference = raised;
             }
         }
-        let sum = seen.sum.total();
         let max = largest(seen.max.to_array(E::Compute::NEG_INFINITY));
-        Partial { max, sum: relative_to_max(chunk, skip, max, reference, sum, base.temperature) }
+        if max == f64::INFINITY {
+            // inf - inf made the sum NaN; only a look at the logits tells whether one of them is NaN.
+            let sum = if has_nan(chunk, skip) { f64::NAN } else { f64::INFINITY };
+            return (Partial { max, sum, ..Partial::EMPTY }, (f64::NAN, f64::NAN));
+        }
+        if max != reference && max != f64::NEG_INFINITY {
+            seen = seen.raised(simd, reference, max, base.temperature);
+        }
+        let partial = Partial { max, sum: seen.sum.total(), ..Partial::EMPTY };
+        (partial, seen.moments.totals())
     }
 }
 
 /// What is known of a chunk so far.
-struct Seen<S: Simd, E: Element> {
+struct Seen<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> {
     max: Wide<S, E>,
     sum: Sum<S, E::Compute>,
+    moments: M::Sums<S>,
 }
 
-/// Takes the maximum.
-struct Largest<'a, V> {
-    max: &'a mut V,
-}
-
-impl<S: Simd, V: Vector<S>> Visit<S, V> for Largest<'_, V> {
+impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Clone for Seen<S, E, M> {
     #[inline(always)]
-    fn visit(&mut self, _: S, x: [V; UNROLL]) {
-        *self.max = max_of(*self.max, x);
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Copy for Seen<S, E, M> {}
+
+impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Seen<S, E, M> {
+    /// The same relative to another reference.
+    #[inline(always)]
+    fn raised(mut self, simd: S, reference: f64, raised: f64, temperature: f64) -> Self {
+        let factor = exp_difference(reference, raised, temperature);
+        // Finite, so that nothing times it is nothing.
+        let by = (raised - reference).clamp(-f64::MAX, f64::MAX);
+        self.moments.raise(simd, by, self.sum, factor);
+        self.sum = self.sum.scaled(simd, factor);
+        self
+    }
+
+    #[inline(always)]
+    fn with_max(self, max: Wide<S, E>) -> Self {
+        Self { max, ..self }
     }
 }
 
-/// Takes the maximum and the sum of exponentials.
-struct Exponentials<'a, S: Simd, E: Element> {
-    seen: &'a mut Seen<S, E>,
+/// Takes the maximum.
+struct Largest<V> {
+    max: V,
+}
+
+impl<S: Simd, E: Element<Compute: Exp>> Visit<S, E> for Largest<Wide<S, E>> {
+    const WANTS_BESIDE: bool = false;
+    #[inline(always)]
+    fn visit<const PART: bool>(&mut self, _: S, x: [Wide<S, E>; UNROLL], _: [Wide<S, E>; UNROLL]) {
+        self.max = max_of(self.max, x);
+    }
+}
+
+/// Takes the maximum, the sum of exponentials and the moments.
+struct Exponentials<'a, S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> {
+    seen: &'a mut Seen<S, E, M>,
     m: Wide<S, E>,
     powers: Powers<Wide<S, E>>,
 }
 
-impl<S: Simd, E: Element<Compute: Exp>> Visit<S, Wide<S, E>> for Exponentials<'_, S, E> {
+impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Visit<S, E>
+    for Exponentials<'_, S, E, M>
+{
+    const WANTS_BESIDE: bool = M::WEIGHTED;
     #[inline(always)]
-    fn visit(&mut self, simd: S, x: [Wide<S, E>; UNROLL]) {
+    fn visit<const PART: bool>(
+        &mut self,
+        simd: S,
+        x: [Wide<S, E>; UNROLL],
+        weights: [Wide<S, E>; UNROLL],
+    ) {
         let Self { seen, m, powers } = self;
         seen.max = max_of(seen.max, x);
         let [a, b, c, d] = x;
-        let low = powers.exp(simd, a.sub(*m)).add(powers.exp(simd, b.sub(*m)));
-        let high = powers.exp(simd, c.sub(*m)).add(powers.exp(simd, d.sub(*m)));
-        seen.sum.add(low.add(high).fold());
+        let d = [a.sub(*m), b.sub(*m), c.sub(*m), d.sub(*m)];
+        let e = [
+            powers.exp(simd, d[0]),
+            powers.exp(simd, d[1]),
+            powers.exp(simd, d[2]),
+            powers.exp(simd, d[3]),
+        ];
+        seen.sum.add(sum_of(e).fold());
+        seen.moments.add::<PART>(simd, Terms { x, d, e, weights });
     }
 }
 
@@ -117,80 +190,7 @@ fn as_reference<S: Simd, E: Element>(max: Wide<S, E>) -> f64 {
     largest(max.to_array(E::Compute::NEG_INFINITY)).max(-E::Compute::MAX.to_f64())
 }
 
-/// A sum in eight lanes of doubles: what has been added, and in double precision also what the additions lost.
-struct Sum<S: Simd, T> {
-    high: S::F64,
-    low: S::F64,
-    precision: PhantomData<T>,
-}
-
-impl<S: Simd, T: Exp> Clone for Sum<S, T> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<S: Simd, T: Exp> Copy for Sum<S, T> {}
-
-impl<S: Simd, T: Exp> Sum<S, T> {
-    #[inline(always)]
-    fn zero(simd: S) -> Self {
-        let zero = Vector::splat(simd, 0.0);
-        Self { high: zero, low: zero, precision: PhantomData }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, term: S::F64) {
-        let sum = self.high.add(term);
-        if T::COMPENSATED {
-            // `exp::two_sum`, lane by lane.
-            let added = sum.sub(self.high);
-            let lost = self.high.sub(sum.sub(added)).add(term.sub(added));
-            self.low = self.low.add(lost);
-        }
-        self.high = sum;
-    }
-
-    #[inline(always)]
-    fn scaled(self, simd: S, factor: f64) -> Self {
-        let factor = Vector::splat(simd, factor);
-        Self { high: self.high.mul(factor), low: self.low.mul(factor), precision: PhantomData }
-    }
-
-    /// The sum over the lanes, always in the same order.
-    #[inline(always)]
-    fn total(self) -> f64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.high.to_array(0.0);
-        if !T::COMPENSATED {
-            return ((a + e) + (c + g)) + ((b + f) + (d + h));
-        }
-        let mut low = self.low.to_array(0.0).iter().sum::<f64>();
-        let mut high = 0.0;
-        for term in [a, b, c, d, e, f, g, h] {
-            let (sum, lost) = two_sum(high, term);
-            (high, low) = (sum, low + lost);
-        }
-        high + low
-    }
-}
-
-/// The sum relative to the maximum, from the sum relative to the reference.
-fn relative_to_max<E: Element>(
-    chunk: &[Cell<E>],
-    skip: Option<usize>,
-    max: f64,
-    reference: f64,
-    sum: f64,
-    temperature: f64,
-) -> f64 {
-    if max == f64::INFINITY {
-        // inf - inf made the sum NaN; only a look at the logits tells whether one of them is NaN.
-        let is_nan = |x: &Cell<E>| x.get().widen().to_f64().is_nan();
-        let nan = chunk.iter().enumerate().any(|(i, x)| Some(i) != skip && is_nan(x));
-        if nan { f64::NAN } else { f64::INFINITY }
-    } else if max == reference || sum == 0.0 {
-        sum
-    } else {
-        sum * exp_difference(reference, max, temperature)
-    }
+fn has_nan<E: Element>(chunk: Chunk<'_, E>, skip: Option<usize>) -> bool {
+    let counts = |i| Some(i) != skip && chunk.mask.is_none_or(|mask| mask[i].get() != 0);
+    chunk.cells.iter().enumerate().any(|(i, x)| counts(i) && x.get().widen().to_f64().is_nan())
 }

@@ -1,15 +1,19 @@
 //! A part of a row written: each logit through a formula, past the caches if asked to.
 
 use super::UNROLL;
-use crate::element::{Element, load_padded, store_part};
+use super::chunk::{Beside, Chunk, Lanes};
+use crate::element::{Element, Wide, keep, store_part};
 use crate::exp::{Base, Exp};
 use crate::simd::{Float, Kernel, Simd, Vector};
 use std::cell::Cell;
 
 /// What becomes of one logit when a row is written.
 pub trait Formula<T: Float>: Copy {
-    /// The output for each lane of `x`.
-    fn apply<S: Simd>(self, simd: S, x: T::V<S>) -> T::V<S>;
+    /// Whether plain logits have a path of their own.
+    const PLAIN: bool;
+    /// The output for each lane of `x`; `slope` is the derivative of `x` with respect to what lies in memory,
+    /// `beside` what is read with `x`, 1 if that is nothing.
+    fn apply<S: Simd>(self, simd: S, x: T::V<S>, slope: T::V<S>, beside: T::V<S>) -> T::V<S>;
 }
 
 /// `alpha exp((x - max) / temperature) + beta`
@@ -25,12 +29,51 @@ pub struct Affine<'a, T> {
     pub beta: T,
 }
 
-impl<T: Exp> Formula<T> for Affine<'_, T> {
+impl<T: Exp> Affine<'_, T> {
     #[inline(always)]
-    fn apply<S: Simd>(self, simd: S, x: T::V<S>) -> T::V<S> {
-        let d = x.sub(Vector::splat(simd, self.max));
-        let e = self.base.splat(simd).exp(simd, d);
-        e.mul_add(Vector::splat(simd, self.alpha), Vector::splat(simd, self.beta))
+    fn exponential<S: Simd>(self, simd: S, x: T::V<S>) -> T::V<S> {
+        self.base.splat(simd).exp(simd, x.sub(Vector::splat(simd, self.max)))
+    }
+}
+
+impl<T: Exp> Formula<T> for Affine<'_, T> {
+    const PLAIN: bool = true;
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, x: T::V<S>, _: T::V<S>, _: T::V<S>) -> T::V<S> {
+        let alpha = Vector::splat(simd, self.alpha);
+        self.exponential(simd, x).mul_add(alpha, Vector::splat(simd, self.beta))
+    }
+}
+
+/// `(alpha exp((x - max) / temperature) + beta weight) slope`: [`Affine`] with a weight for each class, as
+/// the derivative with respect to what lies in memory.
+#[derive(Clone, Copy)]
+pub struct Slope<'a, T>(pub Affine<'a, T>);
+
+impl<T: Exp> Formula<T> for Slope<'_, T> {
+    const PLAIN: bool = false;
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, x: T::V<S>, slope: T::V<S>, weight: T::V<S>) -> T::V<S> {
+        let alpha = Vector::splat(simd, self.0.alpha);
+        let beta = weight.mul(Vector::splat(simd, self.0.beta));
+        self.0.exponential(simd, x).mul_add(alpha, beta).mul(slope)
+    }
+}
+
+/// `alpha e (1 + beta e)` with `e = exp((x - max) / temperature)`: the diagonal of the Hessian, `p (1 - p)`, where
+/// beta is minus one over the row's sum. At a class that outweighs all others the difference has few digits; the
+/// writer patches it.
+#[derive(Clone, Copy)]
+pub struct Hessian<'a, T>(pub Affine<'a, T>);
+
+impl<T: Exp> Formula<T> for Hessian<'_, T> {
+    const PLAIN: bool = true;
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, x: T::V<S>, _: T::V<S>, _: T::V<S>) -> T::V<S> {
+        let e = self.0.exponential(simd, x);
+        let one = Vector::splat(simd, T::ONE);
+        let rest = e.mul_add(Vector::splat(simd, self.0.beta), one);
+        e.mul(Vector::splat(simd, self.0.alpha)).mul(rest)
     }
 }
 
@@ -46,8 +89,9 @@ pub struct Logarithm<T> {
 }
 
 impl<T: Float> Formula<T> for Logarithm<T> {
+    const PLAIN: bool = true;
     #[inline(always)]
-    fn apply<S: Simd>(self, simd: S, x: T::V<S>) -> T::V<S> {
+    fn apply<S: Simd>(self, simd: S, x: T::V<S>, _: T::V<S>, _: T::V<S>) -> T::V<S> {
         let d = x.sub(Vector::splat(simd, self.max));
         d.mul_add(
             Vector::splat(simd, self.inverse_temperature),
@@ -56,15 +100,19 @@ impl<T: Float> Formula<T> for Logarithm<T> {
     }
 }
 
-/// Writes a part of a row; `from` and `to` have the same length and may be the same memory.
+/// Writes a part of a row; the logits and `to` have the same length and may be the same memory.
 pub struct Write<'a, E: Element, O: Element<Compute = E::Compute>, F> {
     /// The logits.
-    pub from: &'a [Cell<E>],
+    pub from: Chunk<'a, E>,
     /// Where the results go.
     pub to: &'a [Cell<O>],
     /// What becomes of a logit.
     pub formula: F,
-    /// One element, and the value that it gets instead.
+    /// What stands where a class is masked.
+    pub masked: E::Compute,
+    /// What the formula wants beside each logit; 1 if there is nothing.
+    pub beside: Option<Beside<'a, E>>,
+    /// One element, and the value that it gets instead, unless it is masked.
     pub patch: Option<(usize, E::Compute)>,
     /// Whether to write past the caches.
     pub stream: bool,
@@ -72,7 +120,7 @@ pub struct Write<'a, E: Element, O: Element<Compute = E::Compute>, F> {
 
 impl<E, O, F> Kernel for Write<'_, E, O, F>
 where
-    E: Element,
+    E: Element<Compute: Exp>,
     O: Element<Compute = E::Compute>,
     F: Formula<E::Compute>,
 {
@@ -80,49 +128,116 @@ where
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if self.stream { self.write::<S, true>(simd) } else { self.write::<S, false>(simd) }
+        // Two loops where it is worth the code; elsewhere one that asks with every step.
+        match (F::PLAIN && self.from.is_plain(), self.stream) {
+            (true, true) => self.write::<S, true>(simd, true),
+            (true, false) => self.write::<S, true>(simd, false),
+            (false, stream) => self.write::<S, false>(simd, stream),
+        }
     }
 }
 
 impl<E, O, F> Write<'_, E, O, F>
 where
-    E: Element,
+    E: Element<Compute: Exp>,
     O: Element<Compute = E::Compute>,
     F: Formula<E::Compute>,
 {
     #[inline(always)]
-    fn write<S: Simd, const STREAM: bool>(self, simd: S) {
-        let Self { from, to, formula, patch, .. } = self;
+    fn write<S: Simd, const PLAIN: bool>(self, simd: S, stream: bool) {
+        let to = self.to;
         let lanes = E::Compute::LANES;
         let step = UNROLL * lanes;
-        let patched = patch.map_or(usize::MAX, |(at, _)| at);
+        let patched = self.patch.map_or(usize::MAX, |(at, _)| at);
 
-        let mut start = if STREAM { unaligned_head(to).min(to.len()) } else { 0 };
-        write_parts(simd, &from[..start], &to[..start], formula);
-        while let (Some(x), Some(out)) =
-            (from.get(start..start + step), to.get(start..start + step))
-        {
+        let mut start = if stream { unaligned_head(to).min(to.len()) } else { 0 };
+        self.write_parts::<S, PLAIN>(simd, 0, start);
+        while let Some(out) = to.get(start..start + step) {
             // All loads come before the first store, so that the streams of reads and writes alternate
             // in whole groups. A step that is patched is stored ordinarily: a scalar store into a line
             // that is on its way to memory would have to fetch it back.
-            if STREAM && patched.wrapping_sub(start) < step {
-                write_parts(simd, x, out, formula);
+            if stream && patched.wrapping_sub(start) < step {
+                self.write_parts::<S, PLAIN>(simd, start, start + step);
             } else {
-                let a = formula.apply(simd, E::load(simd, x));
-                let b = formula.apply(simd, E::load(simd, &x[lanes..]));
-                let c = formula.apply(simd, E::load(simd, &x[2 * lanes..]));
-                let d = formula.apply(simd, E::load(simd, &x[3 * lanes..]));
-                O::store::<S, STREAM>(simd, out, a);
-                O::store::<S, STREAM>(simd, &out[lanes..], b);
-                O::store::<S, STREAM>(simd, &out[2 * lanes..], c);
-                O::store::<S, STREAM>(simd, &out[3 * lanes..], d);
+                let [a, b, c, d] = if PLAIN {
+                    [
+                        self.value::<S, PLAIN>(simd, start),
+                        self.value::<S, PLAIN>(simd, start + lanes),
+                        self.value::<S, PLAIN>(simd, start + 2 * lanes),
+                        self.value::<S, PLAIN>(simd, start + 3 * lanes),
+                    ]
+                } else {
+                    // A loop: options make the body long, and four of it four times the code.
+                    let mut values = [Vector::splat(simd, self.masked); UNROLL];
+                    for (i, value) in values.iter_mut().enumerate() {
+                        *value = self.value::<S, PLAIN>(simd, start + i * lanes);
+                    }
+                    values
+                };
+                if stream {
+                    O::store::<S, true>(simd, out, a);
+                    O::store::<S, true>(simd, &out[lanes..], b);
+                    O::store::<S, true>(simd, &out[2 * lanes..], c);
+                    O::store::<S, true>(simd, &out[3 * lanes..], d);
+                } else {
+                    O::store::<S, false>(simd, out, a);
+                    O::store::<S, false>(simd, &out[lanes..], b);
+                    O::store::<S, false>(simd, &out[2 * lanes..], c);
+                    O::store::<S, false>(simd, &out[3 * lanes..], d);
+                }
             }
             start += step;
         }
-        write_parts(simd, &from[start..], &to[start..], formula);
-        if let Some((at, value)) = patch {
+        self.write_parts::<S, PLAIN>(simd, start, to.len());
+        let masked = |at: usize| self.from.mask.is_some_and(|mask| mask[at].get() == 0);
+        if let Some((at, value)) = self.patch.filter(|&(at, _)| !masked(at)) {
             to[at].set(O::narrow(value));
         }
+    }
+
+    /// Writes with ordinary stores, in vectors as far as they reach.
+    #[inline(always)]
+    fn write_parts<S: Simd, const PLAIN: bool>(&self, simd: S, start: usize, end: usize) {
+        for at in (start..end).step_by(E::Compute::LANES) {
+            let value = self.part::<S, PLAIN>(simd, Lanes { at, end, skip: None });
+            match self.to[at..end].get(..E::Compute::LANES) {
+                Some(out) => O::store::<S, false>(simd, out, value),
+                None => store_part(simd, &self.to[at..end], value),
+            }
+        }
+    }
+
+    /// The results of a whole vector.
+    #[inline(always)]
+    fn value<S: Simd, const PLAIN: bool>(&self, simd: S, at: usize) -> Wide<S, E> {
+        let (x, slope) = self.from.load::<S, PLAIN>(simd, at);
+        let beside = match &self.beside {
+            Some(beside) if !F::PLAIN => {
+                let [beside] = beside.load(simd, &self.from, [at]);
+                beside
+            }
+            _ => Vector::splat(simd, E::Compute::ONE),
+        };
+        let result = self.formula.apply(simd, x, slope, beside);
+        match self.from.mask {
+            Some(mask) if !PLAIN => keep(result, &mask[at..], Vector::splat(simd, self.masked)),
+            _ => result,
+        }
+    }
+
+    /// The results of a vector that may not be whole.
+    #[inline(always)]
+    fn part<S: Simd, const PLAIN: bool>(&self, simd: S, lanes: Lanes) -> Wide<S, E> {
+        let (x, slope) = self.from.load_part::<S, PLAIN>(simd, lanes);
+        let beside = match &self.beside {
+            Some(beside) if !F::PLAIN => beside.load_part(simd, &self.from, lanes),
+            _ => Vector::splat(simd, E::Compute::ONE),
+        };
+        let result = self.formula.apply(simd, x, slope, beside);
+        if PLAIN {
+            return result;
+        }
+        self.from.keep(result, lanes, Vector::splat(simd, self.masked))
     }
 }
 
@@ -130,22 +245,4 @@ where
 #[inline(always)]
 fn unaligned_head<E>(to: &[Cell<E>]) -> usize {
     to.as_ptr().addr().wrapping_neg() % 64 / size_of::<E>()
-}
-
-/// Writes with ordinary stores, in vectors as far as they reach.
-#[inline(always)]
-fn write_parts<S: Simd, E: Element, O: Element<Compute = E::Compute>, F: Formula<E::Compute>>(
-    simd: S,
-    from: &[Cell<E>],
-    to: &[Cell<O>],
-    formula: F,
-) {
-    let lanes = E::Compute::LANES;
-    for (x, out) in from.chunks(lanes).zip(to.chunks(lanes)) {
-        if x.len() == lanes {
-            O::store::<S, false>(simd, out, formula.apply(simd, E::load(simd, x)));
-        } else {
-            store_part(simd, out, formula.apply(simd, load_padded(simd, x)));
-        }
-    }
 }

@@ -74,6 +74,10 @@ impl Vector<Avx2> for F32 {
         op!(Self([_mm256_mul_ps(self.0[0], b.0[0]), _mm256_mul_ps(self.0[1], b.0[1])]))
     }
     #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        op!(Self([_mm256_div_ps(self.0[0], b.0[0]), _mm256_div_ps(self.0[1], b.0[1])]))
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         op!(Self([
             _mm256_fmadd_ps(self.0[0], b.0[0], c.0[0]),
@@ -92,6 +96,30 @@ impl Vector<Avx2> for F32 {
         ]))
     }
     #[inline(always)]
+    fn or_where_less(self, x: Self, bound: Self, other: Self) -> Self {
+        op!({
+            let first = _mm256_cmp_ps::<_CMP_LT_OQ>(x.0[0], bound.0[0]);
+            let second = _mm256_cmp_ps::<_CMP_LT_OQ>(x.0[1], bound.0[1]);
+            Self([
+                _mm256_blendv_ps(self.0[0], other.0[0], first),
+                _mm256_blendv_ps(self.0[1], other.0[1], second),
+            ])
+        })
+    }
+    #[inline(always)]
+    unsafe fn keep(self, mask: *const u8, other: Self) -> Self {
+        memory!({
+            let bytes = _mm_loadu_si128(mask.cast());
+            let gone = _mm_cmpeq_epi8(bytes, _mm_setzero_si128());
+            let first = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(gone));
+            let second = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(gone, gone)));
+            Self([
+                _mm256_blendv_ps(self.0[0], other.0[0], first),
+                _mm256_blendv_ps(self.0[1], other.0[1], second),
+            ])
+        })
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!({
             let first = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0[0], b.0[0]);
@@ -105,6 +133,24 @@ impl Vector<Avx2> for F32 {
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0[0]))),
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0[1])))
         ]))
+    }
+    #[inline(always)]
+    fn exponent_field(self) -> Self {
+        op!(Self([
+            _mm256_cvtepi32_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(self.0[0]))),
+            _mm256_cvtepi32_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(self.0[1])))
+        ]))
+    }
+    #[inline(always)]
+    fn significand(self) -> Self {
+        op!({
+            let (kept, one) = (f32::from_bits((1 << 23) - 1), _mm256_set1_ps(1.0));
+            let kept = _mm256_set1_ps(kept);
+            Self([
+                _mm256_or_ps(_mm256_and_ps(self.0[0], kept), one),
+                _mm256_or_ps(_mm256_and_ps(self.0[1], kept), one),
+            ])
+        })
     }
     #[inline(always)]
     fn fold(self) -> F64 {
@@ -163,6 +209,10 @@ impl Vector<Avx2> for F64 {
         op!(Self([_mm256_mul_pd(self.0[0], b.0[0]), _mm256_mul_pd(self.0[1], b.0[1])]))
     }
     #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        op!(Self([_mm256_div_pd(self.0[0], b.0[0]), _mm256_div_pd(self.0[1], b.0[1])]))
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         op!(Self([
             _mm256_fmadd_pd(self.0[0], b.0[0], c.0[0]),
@@ -181,6 +231,29 @@ impl Vector<Avx2> for F64 {
         ]))
     }
     #[inline(always)]
+    fn or_where_less(self, x: Self, bound: Self, other: Self) -> Self {
+        op!({
+            let first = _mm256_cmp_pd::<_CMP_LT_OQ>(x.0[0], bound.0[0]);
+            let second = _mm256_cmp_pd::<_CMP_LT_OQ>(x.0[1], bound.0[1]);
+            Self([
+                _mm256_blendv_pd(self.0[0], other.0[0], first),
+                _mm256_blendv_pd(self.0[1], other.0[1], second),
+            ])
+        })
+    }
+    #[inline(always)]
+    unsafe fn keep(self, mask: *const u8, other: Self) -> Self {
+        memory!({
+            let gone = _mm_cmpeq_epi8(_mm_loadl_epi64(mask.cast()), _mm_setzero_si128());
+            let first = _mm256_castsi256_pd(_mm256_cvtepi8_epi64(gone));
+            let second = _mm256_castsi256_pd(_mm256_cvtepi8_epi64(_mm_srli_si128::<4>(gone)));
+            Self([
+                _mm256_blendv_pd(self.0[0], other.0[0], first),
+                _mm256_blendv_pd(self.0[1], other.0[1], second),
+            ])
+        })
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!({
             let first = _mm256_cmp_pd::<_CMP_GT_OQ>(self.0[0], b.0[0]);
@@ -194,6 +267,30 @@ impl Vector<Avx2> for F64 {
             _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_castpd_si256(self.0[0]))),
             _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_castpd_si256(self.0[1])))
         ]))
+    }
+    #[inline(always)]
+    fn exponent_field(self) -> Self {
+        // There is no conversion from 64-bit integers: the field becomes the last digits of 2^52, which is taken away.
+        op!({
+            let large = _mm256_set1_pd(f64::from_bits(0x433 << 52));
+            let first = _mm256_srli_epi64::<52>(_mm256_castpd_si256(self.0[0]));
+            let second = _mm256_srli_epi64::<52>(_mm256_castpd_si256(self.0[1]));
+            Self([
+                _mm256_sub_pd(_mm256_or_pd(_mm256_castsi256_pd(first), large), large),
+                _mm256_sub_pd(_mm256_or_pd(_mm256_castsi256_pd(second), large), large),
+            ])
+        })
+    }
+    #[inline(always)]
+    fn significand(self) -> Self {
+        op!({
+            let (kept, one) = (f64::from_bits((1 << 52) - 1), _mm256_set1_pd(1.0));
+            let kept = _mm256_set1_pd(kept);
+            Self([
+                _mm256_or_pd(_mm256_and_pd(self.0[0], kept), one),
+                _mm256_or_pd(_mm256_and_pd(self.0[1], kept), one),
+            ])
+        })
     }
     #[inline(always)]
     fn fold(self) -> F64 {

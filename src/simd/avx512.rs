@@ -70,6 +70,10 @@ impl Vector<Avx512> for F32 {
         op!(Self(_mm512_mul_ps(self.0, b.0)))
     }
     #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        op!(Self(_mm512_div_ps(self.0, b.0)))
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         op!(Self(_mm512_fmadd_ps(self.0, b.0, c.0)))
     }
@@ -82,12 +86,37 @@ impl Vector<Avx512> for F32 {
         op!(Self(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x.0, bound.0), self.0)))
     }
     #[inline(always)]
+    fn or_where_less(self, x: Self, bound: Self, other: Self) -> Self {
+        op!({
+            let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x.0, bound.0);
+            Self(_mm512_mask_blend_ps(less, self.0, other.0))
+        })
+    }
+    #[inline(always)]
+    unsafe fn keep(self, mask: *const u8, other: Self) -> Self {
+        memory!({
+            let bytes = _mm_loadu_si128(mask.cast());
+            Self(_mm512_mask_blend_ps(_mm_test_epi8_mask(bytes, bytes), other.0, self.0))
+        })
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, b.0)) != 0
     }
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         op!(Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0)))))
+    }
+    #[inline(always)]
+    fn exponent_field(self) -> Self {
+        op!(Self(_mm512_cvtepi32_ps(_mm512_srli_epi32::<23>(_mm512_castps_si512(self.0)))))
+    }
+    #[inline(always)]
+    fn significand(self) -> Self {
+        op!({
+            let kept = _mm512_and_ps(self.0, _mm512_set1_ps(f32::from_bits((1 << 23) - 1)));
+            Self(_mm512_or_ps(kept, _mm512_set1_ps(1.0)))
+        })
     }
     #[inline(always)]
     fn fold(self) -> F64 {
@@ -134,6 +163,10 @@ impl Vector<Avx512> for F64 {
         op!(Self(_mm512_mul_pd(self.0, b.0)))
     }
     #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        op!(Self(_mm512_div_pd(self.0, b.0)))
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         op!(Self(_mm512_fmadd_pd(self.0, b.0, c.0)))
     }
@@ -146,12 +179,38 @@ impl Vector<Avx512> for F64 {
         op!(Self(_mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_NLT_UQ>(x.0, bound.0), self.0)))
     }
     #[inline(always)]
+    fn or_where_less(self, x: Self, bound: Self, other: Self) -> Self {
+        op!({
+            let less = _mm512_cmp_pd_mask::<_CMP_LT_OQ>(x.0, bound.0);
+            Self(_mm512_mask_blend_pd(less, self.0, other.0))
+        })
+    }
+    #[inline(always)]
+    unsafe fn keep(self, mask: *const u8, other: Self) -> Self {
+        memory!({
+            let bytes = _mm_loadl_epi64(mask.cast());
+            let kept = _mm_test_epi8_mask(bytes, bytes) as u8;
+            Self(_mm512_mask_blend_pd(kept, other.0, self.0))
+        })
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, b.0)) != 0
     }
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         op!(Self(_mm512_castsi512_pd(_mm512_slli_epi64::<52>(_mm512_castpd_si512(self.0)))))
+    }
+    #[inline(always)]
+    fn exponent_field(self) -> Self {
+        op!(Self(_mm512_cvtepu64_pd(_mm512_srli_epi64::<52>(_mm512_castpd_si512(self.0)))))
+    }
+    #[inline(always)]
+    fn significand(self) -> Self {
+        op!({
+            let kept = _mm512_and_pd(self.0, _mm512_set1_pd(f64::from_bits((1 << 52) - 1)));
+            Self(_mm512_or_pd(kept, _mm512_set1_pd(1.0)))
+        })
     }
     #[inline(always)]
     fn fold(self) -> F64 {

@@ -38,6 +38,8 @@ pub trait Float: Number + PartialOrd {
     const NEG_INFINITY: Self;
     /// The largest finite number.
     const MAX: Self;
+    /// The largest number below this one.
+    fn next_down(self) -> Self;
     /// One logical vector of this type on the level `S`.
     type V<S: Simd>: Vector<S, Scalar = Self>;
 }
@@ -49,6 +51,9 @@ macro_rules! float {
             const NEG_INFINITY: Self = $t::NEG_INFINITY;
             const MAX: Self = $t::MAX;
             type V<S: Simd> = S::$vector;
+            fn next_down(self) -> Self {
+                Self::next_down(self)
+            }
         }
         impl Number for $t {
             #[inline(always)]
@@ -100,17 +105,30 @@ pub trait Vector<S: Simd>: Copy {
     fn sub(self, b: Self) -> Self;
     /// `self * b`
     fn mul(self, b: Self) -> Self;
+    /// `self / b`
+    fn div(self, b: Self) -> Self;
     /// `self * b + c`, rounded once where the level has a fused multiply-add.
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// `self > b ? self : b` in each lane, so a NaN in `b` stays and a NaN in `self` is dropped.
     fn max(self, b: Self) -> Self;
     /// `self`, with 0 in the lanes where `x < bound`. A NaN in `x` is not less.
     fn zero_where_less(self, x: Self, bound: Self) -> Self;
+    /// `self`, with `other` in the lanes where `x < bound`. A NaN in `x` is not less.
+    fn or_where_less(self, x: Self, bound: Self, other: Self) -> Self;
+    /// `self`, with `other` in the lanes whose byte of `mask` is 0.
+    ///
+    /// # Safety
+    /// `mask` is valid for reading as many bytes as there are lanes.
+    unsafe fn keep(self, mask: *const u8, other: Self) -> Self;
     /// Whether `self > b` in any lane.
     fn any_greater(self, b: Self) -> bool;
     /// The bits of each lane moved up into the exponent field: with a biased exponent in the lowest bits
     /// of `self`, this is a power of two.
     fn low_bits_to_exponent(self) -> Self;
+    /// The biased exponent of each lane, none of which is negative, as a number.
+    fn exponent_field(self) -> Self;
+    /// Each lane with the exponent of 1: from 1 to 2 if it is a positive normal number.
+    fn significand(self) -> Self;
     /// The lanes as eight doubles, neighbours at a distance of eight added in double precision.
     fn fold(self) -> S::F64;
 
@@ -132,6 +150,9 @@ pub trait Simd: Copy + 'static {
     type F64: Vector<Self, Scalar = f64>;
     /// Sixteen 16-bit patterns.
     type Half: Copy;
+    /// Whether long functions are better called than inlined: where a vector is no register and every operation a
+    /// loop, the copies would be most of the library.
+    const OUTLINED: bool = false;
 
     /// Runs a kernel compiled for this instruction set.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;

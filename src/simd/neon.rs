@@ -93,6 +93,15 @@ impl Vector<Neon> for F32 {
         ]))
     }
     #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        op!(Self([
+            vdivq_f32(self.0[0], b.0[0]),
+            vdivq_f32(self.0[1], b.0[1]),
+            vdivq_f32(self.0[2], b.0[2]),
+            vdivq_f32(self.0[3], b.0[3])
+        ]))
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         op!(Self([
             vfmaq_f32(c.0[0], self.0[0], b.0[0]),
@@ -121,6 +130,31 @@ impl Vector<Neon> for F32 {
         ]))
     }
     #[inline(always)]
+    fn or_where_less(self, x: Self, bound: Self, other: Self) -> Self {
+        op!(Self([
+            vbslq_f32(vcltq_f32(x.0[0], bound.0[0]), other.0[0], self.0[0]),
+            vbslq_f32(vcltq_f32(x.0[1], bound.0[1]), other.0[1], self.0[1]),
+            vbslq_f32(vcltq_f32(x.0[2], bound.0[2]), other.0[2], self.0[2]),
+            vbslq_f32(vcltq_f32(x.0[3], bound.0[3]), other.0[3], self.0[3])
+        ]))
+    }
+    #[inline(always)]
+    unsafe fn keep(self, mask: *const u8, other: Self) -> Self {
+        memory!({
+            let gone = vceqzq_u8(vld1q_u8(mask));
+            // Every byte twice and then four times: a mask of 32 bits.
+            let (low, high) = (vzip1q_u8(gone, gone), vzip2q_u8(gone, gone));
+            let (low, high) = (vreinterpretq_u16_u8(low), vreinterpretq_u16_u8(high));
+            let gone = [
+                vreinterpretq_u32_u16(vzip1q_u16(low, low)),
+                vreinterpretq_u32_u16(vzip2q_u16(low, low)),
+                vreinterpretq_u32_u16(vzip1q_u16(high, high)),
+                vreinterpretq_u32_u16(vzip2q_u16(high, high)),
+            ];
+            Self(std::array::from_fn(|i| vbslq_f32(gone[i], other.0[i], self.0[i])))
+        })
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!({
             let greater = [
@@ -143,6 +177,39 @@ impl Vector<Neon> for F32 {
             vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(self.0[2]))),
             vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(self.0[3])))
         ]))
+    }
+    #[inline(always)]
+    fn exponent_field(self) -> Self {
+        op!(Self([
+            vcvtq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(self.0[0]))),
+            vcvtq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(self.0[1]))),
+            vcvtq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(self.0[2]))),
+            vcvtq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(self.0[3])))
+        ]))
+    }
+    #[inline(always)]
+    fn significand(self) -> Self {
+        op!({
+            let (kept, one) = (vdupq_n_u32((1 << 23) - 1), vdupq_n_u32(1.0_f32.to_bits()));
+            Self([
+                vreinterpretq_f32_u32(vorrq_u32(
+                    vandq_u32(vreinterpretq_u32_f32(self.0[0]), kept),
+                    one,
+                )),
+                vreinterpretq_f32_u32(vorrq_u32(
+                    vandq_u32(vreinterpretq_u32_f32(self.0[1]), kept),
+                    one,
+                )),
+                vreinterpretq_f32_u32(vorrq_u32(
+                    vandq_u32(vreinterpretq_u32_f32(self.0[2]), kept),
+                    one,
+                )),
+                vreinterpretq_f32_u32(vorrq_u32(
+                    vandq_u32(vreinterpretq_u32_f32(self.0[3]), kept),
+                    one,
+                )),
+            ])
+        })
     }
     #[inline(always)]
     fn fold(self) -> F64 {
@@ -221,6 +288,15 @@ impl Vector<Neon> for F64 {
         ]))
     }
     #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        op!(Self([
+            vdivq_f64(self.0[0], b.0[0]),
+            vdivq_f64(self.0[1], b.0[1]),
+            vdivq_f64(self.0[2], b.0[2]),
+            vdivq_f64(self.0[3], b.0[3])
+        ]))
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         op!(Self([
             vfmaq_f64(c.0[0], self.0[0], b.0[0]),
@@ -249,6 +325,33 @@ impl Vector<Neon> for F64 {
         ]))
     }
     #[inline(always)]
+    fn or_where_less(self, x: Self, bound: Self, other: Self) -> Self {
+        op!(Self([
+            vbslq_f64(vcltq_f64(x.0[0], bound.0[0]), other.0[0], self.0[0]),
+            vbslq_f64(vcltq_f64(x.0[1], bound.0[1]), other.0[1], self.0[1]),
+            vbslq_f64(vcltq_f64(x.0[2], bound.0[2]), other.0[2], self.0[2]),
+            vbslq_f64(vcltq_f64(x.0[3], bound.0[3]), other.0[3], self.0[3])
+        ]))
+    }
+    #[inline(always)]
+    unsafe fn keep(self, mask: *const u8, other: Self) -> Self {
+        memory!({
+            let gone = vceqz_u8(vld1_u8(mask));
+            // Every byte twice, four and eight times: a mask of 64 bits.
+            let twice =
+                vreinterpretq_u16_u8(vcombine_u8(vzip1_u8(gone, gone), vzip2_u8(gone, gone)));
+            let low = vreinterpretq_u32_u16(vzip1q_u16(twice, twice));
+            let high = vreinterpretq_u32_u16(vzip2q_u16(twice, twice));
+            let gone = [
+                vreinterpretq_u64_u32(vzip1q_u32(low, low)),
+                vreinterpretq_u64_u32(vzip2q_u32(low, low)),
+                vreinterpretq_u64_u32(vzip1q_u32(high, high)),
+                vreinterpretq_u64_u32(vzip2q_u32(high, high)),
+            ];
+            Self(std::array::from_fn(|i| vbslq_f64(gone[i], other.0[i], self.0[i])))
+        })
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!({
             let greater = [
@@ -271,6 +374,39 @@ impl Vector<Neon> for F64 {
             vreinterpretq_f64_u64(vshlq_n_u64::<52>(vreinterpretq_u64_f64(self.0[2]))),
             vreinterpretq_f64_u64(vshlq_n_u64::<52>(vreinterpretq_u64_f64(self.0[3])))
         ]))
+    }
+    #[inline(always)]
+    fn exponent_field(self) -> Self {
+        op!(Self([
+            vcvtq_f64_u64(vshrq_n_u64::<52>(vreinterpretq_u64_f64(self.0[0]))),
+            vcvtq_f64_u64(vshrq_n_u64::<52>(vreinterpretq_u64_f64(self.0[1]))),
+            vcvtq_f64_u64(vshrq_n_u64::<52>(vreinterpretq_u64_f64(self.0[2]))),
+            vcvtq_f64_u64(vshrq_n_u64::<52>(vreinterpretq_u64_f64(self.0[3])))
+        ]))
+    }
+    #[inline(always)]
+    fn significand(self) -> Self {
+        op!({
+            let (kept, one) = (vdupq_n_u64((1 << 52) - 1), vdupq_n_u64(1.0_f64.to_bits()));
+            Self([
+                vreinterpretq_f64_u64(vorrq_u64(
+                    vandq_u64(vreinterpretq_u64_f64(self.0[0]), kept),
+                    one,
+                )),
+                vreinterpretq_f64_u64(vorrq_u64(
+                    vandq_u64(vreinterpretq_u64_f64(self.0[1]), kept),
+                    one,
+                )),
+                vreinterpretq_f64_u64(vorrq_u64(
+                    vandq_u64(vreinterpretq_u64_f64(self.0[2]), kept),
+                    one,
+                )),
+                vreinterpretq_f64_u64(vorrq_u64(
+                    vandq_u64(vreinterpretq_u64_f64(self.0[3]), kept),
+                    one,
+                )),
+            ])
+        })
     }
     #[inline(always)]
     fn fold(self) -> F64 {

@@ -51,6 +51,10 @@ macro_rules! portable_vector {
                 Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
             }
             #[inline(always)]
+            fn div(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] / b.0[i]))
+            }
+            #[inline(always)]
             fn mul_add(self, b: Self, c: Self) -> Self {
                 Self(std::array::from_fn(|i| $mul_add(self.0[i], b.0[i], c.0[i])))
             }
@@ -63,12 +67,33 @@ macro_rules! portable_vector {
                 Self(std::array::from_fn(|i| if x.0[i] < bound.0[i] { 0.0 } else { self.0[i] }))
             }
             #[inline(always)]
+            fn or_where_less(self, x: Self, bound: Self, other: Self) -> Self {
+                let lane = |i: usize| if x.0[i] < bound.0[i] { other.0[i] } else { self.0[i] };
+                Self(std::array::from_fn(lane))
+            }
+            #[inline(always)]
+            unsafe fn keep(self, mask: *const u8, other: Self) -> Self {
+                // SAFETY: the caller vouches for the memory.
+                let mask = unsafe { mask.cast::<[u8; $lanes]>().read() };
+                Self(std::array::from_fn(|i| if mask[i] == 0 { other.0[i] } else { self.0[i] }))
+            }
+            #[inline(always)]
             fn any_greater(self, b: Self) -> bool {
                 std::iter::zip(self.0, b.0).any(|(a, b)| a > b)
             }
             #[inline(always)]
             fn low_bits_to_exponent(self) -> Self {
                 Self(self.0.map(|lane| <$t>::from_bits(lane.to_bits() << $mantissa)))
+            }
+            #[inline(always)]
+            fn exponent_field(self) -> Self {
+                Self(self.0.map(|lane| (lane.to_bits() >> $mantissa) as $t))
+            }
+            #[inline(always)]
+            fn significand(self) -> Self {
+                let kept = (1 << $mantissa) - 1;
+                let one = (1.0 as $t).to_bits();
+                Self(self.0.map(|lane| <$t>::from_bits(lane.to_bits() & kept | one)))
             }
             #[inline(always)]
             fn fold(self) -> F64 {
@@ -92,6 +117,7 @@ impl Simd for Portable {
     type F32 = F32;
     type F64 = F64;
     type Half = [u16; 16];
+    const OUTLINED: bool = true;
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {

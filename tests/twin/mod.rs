@@ -5,7 +5,8 @@
 //! level. So it says, bit for bit, what every level with a fused multiply-add has to give, whichever of them
 //! the processor at hand has.
 //!
-//! It knows nothing of registers, and it is slow.
+//! It knows nothing of registers, and it is slow. Its verbs are called, not inlined: lane by lane, every kernel would
+//! be a hundred times as large as on a level of registers, and take minutes to compile.
 
 #![allow(dead_code, reason = "each test file is a crate of its own and uses its part of this one")]
 
@@ -47,31 +48,66 @@ macro_rules! lanes {
                 // SAFETY: the same memory as the caller vouches for.
                 unsafe { self.store(to) }
             }
+            #[inline(never)]
             fn add(self, b: Self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
             }
+            #[inline(never)]
             fn sub(self, b: Self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i] - b.0[i]))
             }
+            #[inline(never)]
             fn mul(self, b: Self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i] * b.0[i]))
             }
+            #[inline(never)]
+            fn div(self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| self.0[i] / b.0[i]))
+            }
+            #[inline(never)]
             fn mul_add(self, b: Self, c: Self) -> Self {
                 Self(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
             }
+            #[inline(never)]
             fn max(self, b: Self) -> Self {
                 Self(std::array::from_fn(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
             }
+            #[inline(never)]
             fn zero_where_less(self, x: Self, bound: Self) -> Self {
                 Self(std::array::from_fn(|i| if x.0[i] < bound.0[i] { 0.0 } else { self.0[i] }))
+            }
+            #[inline(never)]
+            fn or_where_less(self, x: Self, bound: Self, other: Self) -> Self {
+                let lane = |i: usize| if x.0[i] < bound.0[i] { other.0[i] } else { self.0[i] };
+                Self(std::array::from_fn(lane))
+            }
+            #[inline(never)]
+            unsafe fn keep(self, mask: *const u8, other: Self) -> Self {
+                Self(std::array::from_fn(|i| {
+                    // SAFETY: the caller vouches for a byte for each lane.
+                    if unsafe { mask.add(i).read() } == 0 { other.0[i] } else { self.0[i] }
+                }))
             }
             fn any_greater(self, b: Self) -> bool {
                 (0..$lanes).any(|i| self.0[i] > b.0[i])
             }
+            #[inline(never)]
             fn low_bits_to_exponent(self) -> Self {
                 const MANTISSA_BITS: u32 = $t::MANTISSA_DIGITS - 1;
                 Self(self.0.map(|lane| $t::from_bits(lane.to_bits() << MANTISSA_BITS)))
             }
+            #[inline(never)]
+            fn exponent_field(self) -> Self {
+                const MANTISSA_BITS: u32 = $t::MANTISSA_DIGITS - 1;
+                Self(self.0.map(|lane| (lane.to_bits() >> MANTISSA_BITS) as $t))
+            }
+            #[inline(never)]
+            fn significand(self) -> Self {
+                const MANTISSA_BITS: u32 = $t::MANTISSA_DIGITS - 1;
+                let (kept, one) = ((1 << MANTISSA_BITS) - 1, (1.0 as $t).to_bits());
+                Self(self.0.map(|lane| $t::from_bits(lane.to_bits() & kept | one)))
+            }
+            #[inline(never)]
             fn fold(self) -> Lanes<f64, 8> {
                 $fold(self)
             }
@@ -87,6 +123,7 @@ impl Simd for Twin {
     type F32 = Lanes<f32, 16>;
     type F64 = Lanes<f64, 8>;
     type Half = [u16; 16];
+    const OUTLINED: bool = true;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)

@@ -1,18 +1,20 @@
 //! The vocabulary of the kernels, on every level that this processor has, against the twin: bit for bit.
 //!
-//! What is easily got wrong is told in literals besides: NaN and signed zeros in maxima and selections, in every
-//! lane; where 16-bit floats round; memory at any address and what lies around it.
+//! What is easily got wrong is told in literals besides: NaN and signed zeros in maxima, quotients and selections,
+//! in every lane; masks of every pattern; where 16-bit floats round; memory at any address and what lies around it.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod halves;
+mod keep;
+mod memory;
+#[path = "../twin/mod.rs"]
 mod twin;
 
-use half::{bf16, f16};
-use softxent::element::Element;
 use softxent::exp::Exp;
-use softxent::simd::{Float, Kernel, Level, MAX_LANES, Number, Simd, Vector};
+use softxent::simd::{Float, Kernel, Level, MAX_LANES, Simd, Vector};
 use std::fmt::Debug;
-use twin::{BF16, F16, Format, Random, bits, is_fused, on_every_level, thinned, vector};
+use twin::{Random, bits, is_fused, on_every_level, thinned, vector};
 
 /// A lane's type and its bit patterns.
 trait Lane: Exp + Debug {
@@ -97,10 +99,36 @@ enum Verb {
     Add,
     Sub,
     Mul,
+    Div,
     MulAdd,
     Max,
     ZeroWhereLess,
+    /// With the second operand as the other.
+    OrWhereLess,
     LowBitsToExponent,
+    ExponentField,
+    Significand,
+}
+
+impl Verb {
+    const ALL: [Self; 11] = [
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::Div,
+        Self::MulAdd,
+        Self::Max,
+        Self::ZeroWhereLess,
+        Self::OrWhereLess,
+        Self::LowBitsToExponent,
+        Self::ExponentField,
+        Self::Significand,
+    ];
+
+    /// Whether it makes numbers, and so may make any NaN of one that it gets.
+    fn is_arithmetic(self) -> bool {
+        matches!(self, Self::Add | Self::Sub | Self::Mul | Self::Div | Self::MulAdd)
+    }
 }
 
 /// Applies a verb to whole slices, a vector at a time.
@@ -127,10 +155,14 @@ impl<T: Float> Kernel for Apply<'_, T> {
                 Verb::Add => a.add(b),
                 Verb::Sub => a.sub(b),
                 Verb::Mul => a.mul(b),
+                Verb::Div => a.div(b),
                 Verb::MulAdd => a.mul_add(b, c),
                 Verb::Max => a.max(b),
                 Verb::ZeroWhereLess => a.zero_where_less(b, c),
+                Verb::OrWhereLess => a.or_where_less(b, c, b),
                 Verb::LowBitsToExponent => a.low_bits_to_exponent(),
+                Verb::ExponentField => a.exponent_field(),
+                Verb::Significand => a.significand(),
             };
             results.extend_from_slice(&result.to_array(T::MAX)[..T::LANES]);
         }
@@ -143,12 +175,11 @@ impl<T: Float> Kernel for Apply<'_, T> {
 fn check_verb<T: Lane>(verb: Verb, a: &[T], b: &[T], c: &[T]) {
     let results = on_every_level(|| Apply { verb, a, b, c });
     let (_, expected) = results.last().unwrap();
-    let arithmetic = [Verb::Add, Verb::Sub, Verb::Mul, Verb::MulAdd].contains(&verb);
     for (level, got) in &results {
         for i in 0..a.len() {
             let equal = if verb == Verb::MulAdd && !is_fused(level) {
                 is_nearly_fused(got[i], [a[i], b[i], c[i]], expected[i])
-            } else if arithmetic {
+            } else if verb.is_arithmetic() {
                 bits(got[i]) == bits(expected[i])
             } else {
                 got[i].pattern() == expected[i].pattern()
@@ -180,10 +211,9 @@ fn check_verbs_on_special_numbers<T: Lane>() {
         (0..n.pow(3) * T::LANES).map(|i| special[i / n.pow(digit as u32) % n]).collect()
     };
     let (a, b, c) = (numbers(0), numbers(1), numbers(2));
-    for verb in [Verb::Add, Verb::Sub, Verb::Mul, Verb::MulAdd, Verb::Max, Verb::ZeroWhereLess] {
+    for verb in Verb::ALL {
         check_verb(verb, &a, &b, &c);
     }
-    check_verb(Verb::LowBitsToExponent, &a, &b, &c);
 }
 
 #[test]
@@ -203,15 +233,7 @@ fn check_verbs_on_random_numbers<T: Lane>() {
     let (x, y) = (moderate(), moderate());
     // What is left of a product when its rounded self is subtracted: only a fused multiply-add knows.
     let z: Vec<T> = x.iter().zip(&y).map(|(x, y)| T::from_f64(-x.to_f64() * y.to_f64())).collect();
-    for verb in [
-        Verb::Add,
-        Verb::Sub,
-        Verb::Mul,
-        Verb::MulAdd,
-        Verb::Max,
-        Verb::ZeroWhereLess,
-        Verb::LowBitsToExponent,
-    ] {
+    for verb in Verb::ALL {
         check_verb(verb, &a, &b, &c);
         check_verb(verb, &x, &y, &z);
     }
@@ -246,6 +268,49 @@ fn a_maximum_keeps_the_nan_and_the_zero_of_its_second_operand_in_every_lane() {
                     for (i, &x) in got.iter().enumerate() {
                         let expected = if i == lane { expected } else { one };
                         assert_eq!(x.pattern(), expected.pattern(), "{level}: lane {i}");
+                    }
+                }
+            }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+#[test]
+fn a_quotient_is_what_ieee_says_in_every_lane() {
+    fn check<T: Lane>() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        let largest = T::MAX.to_f64();
+        let smallest = T::of(1).to_f64();
+        for lane in 0..T::LANES {
+            for (dividend, divisor, quotient) in [
+                (7.0, -2.0, -3.5),
+                (1.0, 0.0, inf),
+                (1.0, -0.0, -inf),
+                (-1.0, 0.0, -inf),
+                (0.0, 0.0, nan),
+                (-0.0, 3.0, -0.0),
+                (0.0, -3.0, -0.0),
+                (0.0, inf, 0.0),
+                (1.0, -inf, -0.0),
+                (-inf, 2.0, -inf),
+                (inf, inf, nan),
+                (nan, 1.0, nan),
+                (1.0, nan, nan),
+                (largest, 0.5, inf),
+                (largest, largest, 1.0),
+                (smallest, 2.0, 0.0),
+                (3.0 * smallest, 2.0, 2.0 * smallest),
+            ] {
+                let (mut a, mut b) = (vec![T::from_f64(6.0); T::LANES], vec![T::ONE; T::LANES]);
+                (a[lane], b[lane]) = (T::from_f64(dividend), T::from_f64(divisor));
+                for (level, got) in
+                    on_every_level(|| Apply { verb: Verb::Div, a: &a, b: &b, c: &a })
+                {
+                    for (i, &x) in got.iter().enumerate() {
+                        let expected = if i == lane { quotient } else { 6.0 };
+                        assert_eq!(bits(x), bits(expected), "{level}: {dividend} / {divisor}");
                     }
                 }
             }
@@ -297,6 +362,108 @@ fn zero_replaces_only_the_lanes_that_are_less() {
     check::<f64>();
 }
 
+/// A number, or the other, where x is less than the bound.
+struct Select<'a, T> {
+    number: &'a [T],
+    x: &'a [T],
+    bound: &'a [T],
+    other: &'a [T],
+}
+
+impl<T: Float> Kernel for Select<'_, T> {
+    type Output = [T; MAX_LANES];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> [T; MAX_LANES] {
+        let number: T::V<S> = vector(simd, self.number);
+        let [x, bound, other] = [self.x, self.bound, self.other].map(|lanes| vector(simd, lanes));
+        number.or_where_less(x, bound, other).to_array(T::MAX)
+    }
+}
+
+#[test]
+fn the_other_replaces_only_the_lanes_that_are_less() {
+    fn check<T: Lane>() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        let signaling_nan = T::special()[1];
+        let splat = |number: f64| vec![T::from_f64(number); T::LANES];
+        for lane in 0..T::LANES {
+            for (number, x, bound, replaced) in [
+                (5.0, -1.0, 0.0, true),
+                (-5.0, -inf, -1.0, true),
+                (nan, -1.0, 0.0, true),
+                (inf, 1.0, inf, true),
+                (5.0, 0.0, 0.0, false),
+                (5.0, -0.0, 0.0, false),
+                (-0.0, 1.0, 0.0, false),
+                (5.0, nan, 0.0, false),
+                (5.0, -nan, 0.0, false),
+                (5.0, -1.0, nan, false),
+                (inf, inf, inf, false),
+            ] {
+                for in_other in
+                    [9.0, -0.0, -inf].map(T::from_f64).into_iter().chain([signaling_nan])
+                {
+                    let (mut numbers, mut xs) = (splat(7.0), splat(1.0));
+                    let (mut bounds, mut other) = (splat(1.0), splat(8.0));
+                    (numbers[lane], xs[lane]) = (T::from_f64(number), T::from_f64(x));
+                    (bounds[lane], other[lane]) = (T::from_f64(bound), in_other);
+                    let (number, x, bound, other) = (&numbers, &xs, &bounds, &other);
+                    for (level, got) in on_every_level(|| Select { number, x, bound, other }) {
+                        for (i, &got) in got[..T::LANES].iter().enumerate() {
+                            let expected = if i == lane && replaced { in_other } else { number[i] };
+                            let about = format_args!("{level}: {x:?} < {bound:?}, lane {i}");
+                            assert_eq!(got.pattern(), expected.pattern(), "{about}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+#[test]
+fn a_number_is_its_significand_times_a_power_that_its_exponent_field_tells() {
+    fn check<T: Lane>(bias: f64) {
+        let epsilon = T::of(T::ONE.pattern() + 1).to_f64() - 1.0;
+        let number = T::from_f64;
+        for (x, field, significand) in [
+            (T::ONE, bias, 1.0),
+            (number(1.5), bias, 1.5),
+            (number(0.1875), bias - 3.0, 1.5),
+            (number(2.0_f64.powi(100)), bias + 100.0, 1.0),
+            (T::MAX, 2.0 * bias, 2.0 - epsilon),
+            (number(T::MIN_EXPONENT.exp2()), 1.0, 1.0),
+            (T::of(1), 0.0, 1.0 + epsilon),
+            (number(T::MIN_EXPONENT.exp2() / 2.0), 0.0, 1.5),
+            (number(0.0), 0.0, 1.0),
+            (number(f64::INFINITY), 2.0 * bias + 1.0, 1.0),
+            (T::special()[0], 2.0 * bias + 1.0, 1.5),
+        ] {
+            for lane in 0..T::LANES {
+                let mut numbers = vec![number(6.0); T::LANES];
+                numbers[lane] = x;
+                let (a, b, c) = (&numbers, &numbers, &numbers);
+                for (verb, of_x, of_others) in [
+                    (Verb::ExponentField, field, bias + 2.0),
+                    (Verb::Significand, significand, 1.5),
+                ] {
+                    for (level, got) in on_every_level(|| Apply { verb, a, b, c }) {
+                        for (i, got) in got.into_iter().enumerate() {
+                            let expected = if i == lane { of_x } else { of_others };
+                            assert_eq!(got.to_f64(), expected, "{level}: {verb:?} of {x:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+    check::<f32>(127.0);
+    check::<f64>(1023.0);
+}
+
 struct AnyGreater<'a, T>(&'a [T], &'a [T]);
 
 impl<T: Float> Kernel for AnyGreater<'_, T> {
@@ -331,6 +498,30 @@ fn any_greater_finds_a_single_lane_and_no_nan() {
                     assert_eq!(got, expected, "{level}: {in_a} > {in_b} in lane {lane}");
                 }
             }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+#[test]
+fn the_next_number_below_is_the_largest_that_is_less() {
+    fn check<T: Lane>() {
+        let number = T::from_f64;
+        let smallest = T::of(1);
+        let minus = |x: T| number(-x.to_f64());
+        for (x, below) in [
+            (T::ONE, T::of(T::ONE.pattern() - 1)),
+            (minus(T::ONE), T::of(minus(T::ONE).pattern() + 1)),
+            (smallest, number(0.0)),
+            (number(0.0), minus(smallest)),
+            (number(-0.0), minus(smallest)),
+            (number(f64::INFINITY), T::MAX),
+            (minus(T::MAX), T::NEG_INFINITY),
+            (T::NEG_INFINITY, T::NEG_INFINITY),
+            (number(f64::NAN), number(f64::NAN)),
+        ] {
+            assert_eq!(bits(Float::next_down(x)), bits(below), "below {x:?}");
         }
     }
     check::<f32>();
@@ -392,291 +583,6 @@ fn fold_adds_neighbours_at_a_distance_of_eight_in_double_precision() {
                 doubles.map(f64::to_bits),
                 "{level}"
             );
-        }
-    }
-}
-
-/// Memory at the start of a cache line.
-#[derive(Clone, PartialEq, Debug)]
-#[repr(align(64))]
-struct Lines([u8; 256]);
-
-/// How a vector goes from one place to another.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Way {
-    Store,
-    Stream,
-}
-
-/// Moves 64 bytes of singles or doubles, or 32 bytes of 16-bit patterns.
-struct Move<'a, T> {
-    from: &'a [u8],
-    to: &'a mut [u8],
-    way: Way,
-    kind: std::marker::PhantomData<T>,
-}
-
-/// A type that vectors are loaded and stored as.
-trait Moved: Sized {
-    /// Bytes of a vector.
-    const BYTES: usize;
-    fn load_and_store<S: Simd>(simd: S, bytes: Move<'_, Self>);
-}
-
-macro_rules! moved {
-    ($t:ident, $bytes:literal, $load:expr, $store:expr, $stream:expr) => {
-        impl Moved for $t {
-            const BYTES: usize = $bytes;
-
-            #[inline(always)]
-            fn load_and_store<S: Simd>(simd: S, bytes: Move<'_, Self>) {
-                assert!(bytes.from.len() >= $bytes && bytes.to.len() >= $bytes);
-                let from: *const $t = bytes.from.as_ptr().cast();
-                let to: *mut $t = bytes.to.as_mut_ptr().cast();
-                assert!(bytes.way == Way::Store || to.addr() % $bytes == 0);
-                // SAFETY: both slices have room for a vector, and a stream is aligned.
-                unsafe {
-                    let value = $load(simd, from);
-                    match bytes.way {
-                        Way::Store => $store(simd, to, value),
-                        Way::Stream => $stream(simd, to, value),
-                    }
-                }
-                simd.fence();
-            }
-        }
-    };
-}
-moved!(f32, 64, S::F32::load, |_, to, x: S::F32| x.store(to), |_, to, x: S::F32| x.stream(to));
-moved!(f64, 64, S::F64::load, |_, to, x: S::F64| x.store(to), |_, to, x: S::F64| x.stream(to));
-moved!(u16, 32, S::load_half, S::store_half, S::stream_half);
-
-impl<T: Moved> Kernel for Move<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        T::load_and_store(simd, self);
-    }
-}
-
-/// Moves a vector of any bits from one address to another on every level, and looks at every byte around it.
-fn check_move<T: Moved>(way: Way, from: usize, to: usize) {
-    let random = &mut Random(4);
-    let source = Lines(std::array::from_fn(|_| random.bits() as u8));
-    let before = Lines(std::array::from_fn(|_| random.bits() as u8));
-    let mut expected = before.clone();
-    expected.0[to..to + T::BYTES].copy_from_slice(&source.0[from..from + T::BYTES]);
-    for level in Level::available() {
-        let mut target = before.clone();
-        level.run(Move::<T> {
-            from: &source.0[from..],
-            to: &mut target.0[to..],
-            way,
-            kind: std::marker::PhantomData,
-        });
-        assert_eq!(target, expected, "{}: {way:?} from byte {from} to byte {to}", level.name());
-    }
-}
-
-#[test]
-fn a_vector_is_loaded_and_stored_at_any_address_bit_for_bit() {
-    fn check<T: Moved>() {
-        for from in 0..64 {
-            for to in [0, 1, 2, 3, 4, 8, 16, 31, 32, 63].map(|offset| (from + offset) % 128) {
-                check_move::<T>(Way::Store, from, to);
-            }
-        }
-    }
-    check::<f32>();
-    check::<f64>();
-    check::<u16>();
-}
-
-#[test]
-fn a_vector_is_streamed_to_any_aligned_address_bit_for_bit() {
-    fn check<T: Moved>() {
-        for from in 0..64 {
-            for to in (0..256).step_by(T::BYTES) {
-                check_move::<T>(Way::Stream, from, to);
-            }
-        }
-    }
-    check::<f32>();
-    check::<f64>();
-    check::<u16>();
-}
-
-/// A 16-bit format, and the same on a level.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Half {
-    F16,
-    BF16,
-}
-
-impl Half {
-    fn format(self) -> Format {
-        match self {
-            Self::F16 => F16,
-            Self::BF16 => BF16,
-        }
-    }
-}
-
-struct Widen<'a>(Half, &'a [u16]);
-
-impl Kernel for Widen<'_> {
-    type Output = Vec<f32>;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Vec<f32> {
-        let mut results = Vec::with_capacity(self.1.len());
-        for patterns in self.1.chunks_exact(16) {
-            // SAFETY: the chunk holds sixteen patterns.
-            let patterns = unsafe { simd.load_half(patterns.as_ptr()) };
-            let wide = match self.0 {
-                Half::F16 => simd.widen_f16(patterns),
-                Half::BF16 => simd.widen_bf16(patterns),
-            };
-            results.extend_from_slice(&wide.to_array(0.0));
-        }
-        results
-    }
-}
-
-struct Narrow<'a>(Half, &'a [f32]);
-
-impl Kernel for Narrow<'_> {
-    type Output = Vec<u16>;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Vec<u16> {
-        let mut results = vec![0; self.1.len()];
-        for (values, patterns) in self.1.chunks_exact(16).zip(results.chunks_exact_mut(16)) {
-            let wide: S::F32 = vector(simd, values);
-            let narrow = match self.0 {
-                Half::F16 => simd.narrow_f16(wide),
-                Half::BF16 => simd.narrow_bf16(wide),
-            };
-            // SAFETY: the chunk has room for sixteen patterns.
-            unsafe { simd.store_half(patterns.as_mut_ptr(), narrow) };
-        }
-        results
-    }
-}
-
-/// Narrows each value on every level and compares with what is expected of it.
-fn check_narrow(half: Half, mut cases: Vec<(f32, u16)>) {
-    cases.resize(cases.len().next_multiple_of(16), (0.0, 0));
-    let values: Vec<f32> = cases.iter().map(|&(value, _)| value).collect();
-    for (level, got) in on_every_level(|| Narrow(half, &values)) {
-        for (&(value, expected), got) in cases.iter().zip(got) {
-            assert_eq!(got, expected, "{level}: {value:e} to {half:?}");
-        }
-    }
-}
-
-#[test]
-fn all_patterns_of_16_bits_are_widened_exactly() {
-    let patterns: Vec<u16> = (0..=u16::MAX).collect();
-    for half in [Half::F16, Half::BF16] {
-        for (level, got) in on_every_level(|| Widen(half, &patterns)) {
-            for (&pattern, got) in patterns.iter().zip(got) {
-                let expected = half.format().widen(pattern);
-                assert_eq!(bits(got), bits(expected), "{level}: {pattern:#06x} of {half:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn the_16_bit_formats_are_those_of_the_half_crate() {
-    for pattern in 0..=u16::MAX {
-        assert_eq!(bits(F16.widen(pattern)), bits(f16::from_bits(pattern).to_f32()));
-        assert_eq!(bits(BF16.widen(pattern)), bits(bf16::from_bits(pattern).to_f32()));
-    }
-}
-
-#[test]
-fn narrowing_rounds_to_nearest_even_at_every_boundary() {
-    for half in [Half::F16, Half::BF16] {
-        let format = half.format();
-        let mut cases = Vec::new();
-        for below in 0..format.infinity {
-            let above = below + 1;
-            let (low, high) = (format.magnitude(below), format.magnitude(above));
-            let middle = ((low + high) / 2.0) as f32;
-            assert_eq!(f64::from(middle), (low + high) / 2.0, "a single holds the middle exactly");
-            let even = below + below % 2;
-            for (value, expected) in [
-                (low as f32, below),
-                ((low as f32).next_up(), below),
-                (middle.next_down(), below),
-                (middle, even),
-                (middle.next_up(), above),
-                ((high as f32).next_down(), above),
-            ] {
-                cases.push((value, expected));
-                cases.push((-value, expected | 0x8000));
-            }
-        }
-        for value in [f32::MAX, f32::INFINITY] {
-            cases.push((value, format.infinity));
-            cases.push((-value, format.infinity | 0x8000));
-        }
-        check_narrow(half, cases);
-    }
-}
-
-#[test]
-fn a_double_becomes_16_bits_with_a_single_rounding() {
-    fn check<T: Element>(format: Format) {
-        for below in 0..format.infinity {
-            let (low, high) = (format.magnitude(below), format.magnitude(below + 1));
-            let middle = (low + high) / 2.0;
-            let even = below + below % 2;
-            for (value, expected) in
-                [(middle.next_down(), below), (middle, even), (middle.next_up(), below + 1)]
-            {
-                let got = <T as Number>::from_f64(value).to_f64();
-                assert_eq!(got, f64::from(format.widen(expected)), "{value:e} to {:?}", T::KIND);
-            }
-        }
-    }
-    check::<f16>(F16);
-    check::<bf16>(BF16);
-}
-
-#[test]
-fn narrowing_random_singles_gives_the_nearest_pattern() {
-    let random = &mut Random(5);
-    let count = (1 << 19) / thinned(64);
-    for half in [Half::F16, Half::BF16] {
-        let values = (0..count).map(|_| f32::of(random.bits())).filter(|value| !value.is_nan());
-        check_narrow(
-            half,
-            values.map(|value| (value, half.format().narrow(value.into()))).collect(),
-        );
-    }
-}
-
-#[test]
-fn a_nan_of_any_payload_stays_nan_when_it_is_narrowed() {
-    let infinity = f32::INFINITY.to_bits();
-    let payloads = (1..1 << 23).step_by(31 * thinned(101));
-    let all = payloads.chain([1, 0x1fff, 0x2000, 0xffff, 0x10000, 0x3f_ffff, 0x40_0000, 0x7f_ffff]);
-    let mut values: Vec<f32> = all
-        .flat_map(|payload| [infinity | payload, infinity | payload | 1 << 31])
-        .map(f32::from_bits)
-        .collect();
-    values.resize(values.len().next_multiple_of(16), f32::NAN);
-    for half in [Half::F16, Half::BF16] {
-        for (level, got) in on_every_level(|| Narrow(half, &values)) {
-            for (value, got) in values.iter().zip(got) {
-                let wide = half.format().widen(got);
-                assert!(wide.is_nan(), "{level}: {:#x} to {half:?}", value.to_bits());
-                assert_eq!(got >> 15, (value.to_bits() >> 31) as u16, "{level}: the sign of a NaN");
-            }
         }
     }
 }

@@ -1,20 +1,27 @@
-//! The exponential, on every level that this processor has, against its error bound.
+//! The exponential, the logarithm and the soft cap, on every level that this processor has, against their error bounds.
 //!
 //! In single precision all 2.2 billion values of the domain are tried on the best level, and every sixteenth on
-//! the others; they are compared with a double-precision exponential. In double precision it is some millions of
-//! random values and an exponential in double-double arithmetic. Levels with a fused multiply-add have to
-//! give the bits of the twin.
+//! the others, of the exponential and of the logarithm; they are compared with the functions of doubles. In double
+//! precision it is some millions of random values and double-double arithmetic. Levels with a fused multiply-add
+//! have to give the bits of the twin.
 //!
 //! `cargo test --test exp -- --nocapture` prints the largest errors found.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod less_one;
+mod log;
+mod pair;
+mod softcap;
+#[path = "../twin/mod.rs"]
 mod twin;
 
+use pair::Pair;
 use softxent::exp::{Base, Exp};
 use softxent::simd::{Kernel, Level, Simd, Vector};
-use std::f64::consts::{E, LN_2, LOG2_E};
-use std::fmt::LowerExp;
+use std::f64::consts::{LN_2, LOG2_E};
+use std::fmt::{Debug, LowerExp};
+use std::iter::{Skip, StepBy};
 use std::ops::Range;
 use twin::{Random, bits, is_fused, on_every_level, thinned, vector};
 
@@ -54,8 +61,37 @@ impl<T: Exp> Kernel for Exponentials<'_, T> {
     }
 }
 
-/// Neighbouring singles that share one call of the double-precision exponential.
+/// Neighbouring singles that share one call of the function of doubles.
 const SPAN: u32 = 4096;
+
+/// The largest error in each of sixteen lanes, and the pattern it belongs to, as wide as an error: so the compiler
+/// makes vectors of them.
+struct Worst([f64; 16], [u64; 16]);
+
+impl Worst {
+    fn none() -> Self {
+        Self([0.0; 16], [0; 16])
+    }
+
+    #[inline(always)]
+    fn see(&mut self, lane: usize, error: f64, pattern: u32) {
+        let error = if error.is_nan() { f64::INFINITY } else { error };
+        if error > self.0[lane] {
+            self.0[lane] = error;
+            self.1[lane] = u64::from(pattern);
+        }
+    }
+
+    /// The largest of all, and the number.
+    fn total(self) -> (f64, f32) {
+        let numbers = self.1.map(|pattern| f32::from_bits(pattern as u32));
+        std::iter::zip(self.0, numbers).fold((0.0, 0.0), larger)
+    }
+}
+
+fn larger(a: (f64, f32), b: (f64, f32)) -> (f64, f32) {
+    if b.0 > a.0 { b } else { a }
+}
 
 /// The largest error of the single-precision exponential on some blocks of [`SPAN`] patterns, and where it is.
 struct WorstError<'a, I> {
@@ -74,8 +110,7 @@ impl<I: Iterator<Item = u32>> Kernel for WorstError<'_, I> {
     fn run<S: Simd>(self, simd: S) -> (f64, f32) {
         let powers = self.base.splat(simd);
         let inverse = 1.0 / self.base.temperature;
-        let mut worst = [0.0_f64; 16];
-        let mut worst_at = [0_u64; 16];
+        let mut worst = Worst::none();
         for block in self.blocks {
             let first = block * SPAN;
             let middle = f64::from(f32::from_bits(first + SPAN / 2)) * inverse;
@@ -89,17 +124,11 @@ impl<I: Iterator<Item = u32>> Kernel for WorstError<'_, I> {
                     let h = f64::from(d[i]) * inverse - middle;
                     let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
                     let exact = exp_of_middle * series.into_iter().fold(0.0, |sum, c| sum * h + c);
-                    let error = ulps(f64::from(got[i]), exact);
-                    let error = if error.is_nan() { f64::INFINITY } else { error };
-                    if error > worst[i] {
-                        worst[i] = error;
-                        worst_at[i] = u64::from(patterns[i]);
-                    }
+                    worst.see(i, ulps(f64::from(got[i]), exact), patterns[i]);
                 }
             }
         }
-        let worst = std::iter::zip(worst, worst_at.map(|pattern| f32::from_bits(pattern as u32)));
-        worst.fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
+        worst.total()
     }
 }
 
@@ -111,7 +140,7 @@ fn ulps(got: f64, exact: f64) -> f64 {
     let ulp = f64::from_bits(exact.to_bits() & EXPONENT) * f64::from(f32::EPSILON);
     let smallest = f64::from(f32::from_bits(1));
     let error = (got - exact).abs() / if ulp > smallest { ulp } else { smallest };
-    if got == 0.0 && exact < f64::from(f32::MIN_POSITIVE) { 0.0 } else { error }
+    if got == 0.0 && exact.abs() < f64::from(f32::MIN_POSITIVE) { 0.0 } else { error }
 }
 
 /// The blocks that hold the numbers from one to another one of the same sign.
@@ -120,20 +149,32 @@ fn blocks([from, to]: [f64; 2]) -> Range<u32> {
     block(from)..block(to) + 1
 }
 
-/// The largest error of the single-precision exponential on some numbers, and where it is. Uses all threads.
-fn worst_error(level: Level, temperature: f64, numbers: [f64; 2], stride: u32) -> (f64, f32) {
-    let base = &Base::<f32>::new(temperature);
+/// The blocks of one thread.
+type Share = StepBy<Skip<Range<u32>>>;
+
+/// The largest error that a kernel finds, and where it is, with the blocks shared among all threads.
+fn worst_of<K: Kernel<Output = (f64, f32)>>(
+    level: Level,
+    blocks: Range<u32>,
+    kernel: impl Fn(Share) -> K + Sync,
+) -> (f64, f32) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
+        let (kernel, blocks) = (&kernel, &blocks);
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
-                let blocks = blocks(numbers).skip(thread).step_by(threads);
-                scope.spawn(move || level.run(WorstError { base, blocks, stride }))
+                let share = blocks.clone().skip(thread).step_by(threads);
+                scope.spawn(move || level.run(kernel(share)))
             })
             .collect();
-        let errors = workers.into_iter().map(|worker| worker.join().unwrap());
-        errors.fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a })
+        workers.into_iter().map(|worker| worker.join().unwrap()).fold((0.0, 0.0), larger)
     })
+}
+
+/// The largest error of the single-precision exponential on some numbers, and where it is.
+fn worst_error(level: Level, temperature: f64, numbers: [f64; 2], stride: u32) -> (f64, f32) {
+    let base = &Base::<f32>::new(temperature);
+    worst_of(level, blocks(numbers), |blocks| WorstError { base, blocks, stride })
 }
 
 #[test]
@@ -162,9 +203,11 @@ fn the_exponential_of_singles_keeps_its_bound_at_every_temperature() {
 }
 
 /// A number and its bits.
-trait Lane: Exp + LowerExp {
+trait Lane: Exp + Debug + LowerExp {
     /// The bits of infinity.
     const INFINITY: u64;
+    /// The distance from 1 to the next number.
+    const EPSILON: f64;
     /// The bits of the sign.
     const SIGN: u64;
     fn of(pattern: u64) -> Self;
@@ -175,6 +218,7 @@ macro_rules! lane {
     ($t:ident) => {
         impl Lane for $t {
             const INFINITY: u64 = $t::INFINITY.to_bits() as u64;
+            const EPSILON: f64 = $t::EPSILON as f64;
             const SIGN: u64 = (-0.0 as $t).to_bits() as u64;
             fn of(pattern: u64) -> Self {
                 $t::from_bits(pattern as _)
@@ -187,6 +231,14 @@ macro_rules! lane {
 }
 lane!(f32);
 lane!(f64);
+
+/// The largest error of what a level makes of some numbers, and where it is.
+fn worst_beside<T: Lane>(x: &[T], got: &[T], exact: &[Pair]) -> (f64, T) {
+    let errors = got.iter().zip(exact).map(|(got, exact)| exact.ulps(got.to_f64(), T::EPSILON));
+    let errors = errors.map(|error| if error.is_nan() { f64::INFINITY } else { error });
+    std::iter::zip(errors, x.iter().copied())
+        .fold((0.0, x[0]), |a, b| if b.0 > a.0 { b } else { a })
+}
 
 /// Looks at the exponential of each number on every level.
 fn check_each<T: Lane>(
@@ -300,61 +352,6 @@ fn the_exponential_has_the_same_bits_on_every_level_with_a_fused_multiply_add() 
     check(&doubles);
     let doubles: Vec<f64> = (0..count).map(|_| random.between(-709.0, 709.0)).collect();
     check(&doubles);
-}
-
-/// The unevaluated sum of two doubles, which is a number of 106 bits.
-#[derive(Clone, Copy, Debug)]
-struct Pair(f64, f64);
-
-impl Pair {
-    /// `high + low`, where `low` is not the larger one.
-    fn of(high: f64, low: f64) -> Self {
-        let sum = high + low;
-        Self(sum, low - (sum - high))
-    }
-
-    fn plus(self, b: Self) -> Self {
-        let sum = self.0 + b.0;
-        let part = sum - self.0;
-        let lost = (self.0 - (sum - part)) + (b.0 - part);
-        Self::of(sum, lost + self.1 + b.1)
-    }
-
-    fn times(self, b: Self) -> Self {
-        let product = self.0 * b.0;
-        Self::of(product, self.0.mul_add(b.0, -product) + self.0 * b.1 + self.1 * b.0)
-    }
-
-    fn over(self, divisor: f64) -> Self {
-        let quotient = self.0 / divisor;
-        Self::of(quotient, ((-quotient).mul_add(divisor, self.0) + self.1) / divisor)
-    }
-
-    /// `(p, n)` where `self.exp() = p * 2^n`: `n` from the logarithm of two, `p` from the series for a 64th of
-    /// what is left, squared six times.
-    fn exp(self) -> (Self, i32) {
-        let n = (self.0 * LOG2_E).round();
-        let rest = self.plus(Self(-LN_2, -2.319_046_813_846_299_6e-17).times(Self(n, 0.0)));
-        let y = Self(rest.0 / 64.0, rest.1 / 64.0);
-        let one = Self(1.0, 0.0);
-        let series = (1..=11).rev().fold(one, |sum, k| one.plus(sum.times(y).over(f64::from(k))));
-        ((0..6).fold(series, |power, _| power.times(power)), n as i32)
-    }
-}
-
-#[test]
-fn the_exponential_in_double_double_arithmetic_has_more_than_a_hundred_bits() {
-    // e, 1/e and sqrt(e), each as two doubles, from a computation in 60 digits.
-    for (x, high, low) in [
-        (1.0, E, 1.445_646_891_729_250_2e-16),
-        (-1.0, 0.367_879_441_171_442_33, -1.242_875_367_278_836_3e-17),
-        (0.5, 1.648_721_270_700_128_2, -4.731_568_479_435_833e-17),
-    ] {
-        let (power, n) = Pair(x, 0.0).exp();
-        let scale = 2f64.powi(n);
-        let error = (power.0 * scale - high) + (power.1 * scale - low);
-        assert!(error.abs() < high * 2f64.powi(-100), "exp({x}) is off by {error:e}");
-    }
 }
 
 #[test]

@@ -1,0 +1,8 @@
+"""The words that arguments may be, for those who check types."""
+
+from typing import Literal, TypeAlias
+
+Reduction: TypeAlias = Literal["mean", "sum", "none", "sequence_mean"]
+OnEmpty: TypeAlias = Literal["nan", "zero", "raise"]
+Direction: TypeAlias = Literal["forward", "reverse"]
+Teacher: TypeAlias = Literal["logits", "probabilities"]

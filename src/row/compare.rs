@@ -1,0 +1,130 @@
+//! Two chunks of logits compared: the sums of a measure, and the formula that writes its derivatives.
+
+use super::UNROLL;
+use super::chunk::{Beside, Chunk};
+use super::measure::{Classes, Measure, terms_of};
+use super::moments::BlockSum;
+use super::streams::{Streams, Visit};
+use super::summarize::BLOCK;
+use super::write::Formula;
+use crate::element::{Element, Wide, store_part};
+use crate::exp::Exp;
+use crate::log::log;
+use crate::simd::{Kernel, MAX_LANES, Simd, Vector};
+use std::cell::Cell;
+
+/// Sums what a measure says of each class, over at most [`super::CHUNK`] of them.
+pub struct Compare<'a, E: Element, M> {
+    /// The logits of this row.
+    pub chunk: Chunk<'a, E>,
+    /// Those of the other row, under the same mask.
+    pub other: Chunk<'a, E::Compute>,
+    /// Both rows as wholes.
+    pub classes: Classes<'a, E::Compute>,
+    /// What is summed.
+    pub measure: M,
+}
+
+impl<E: Element<Compute: Exp>, M: Measure<E::Compute>> Kernel for Compare<'_, E, M> {
+    /// The measure's two sums, and `sum (q - p)`.
+    type Output = [f64; 3];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> [f64; 3] {
+        let Self { chunk, other, classes, measure } = self;
+        let streams = Streams::new(chunk, Some(Beside::Logits(other)), None);
+        let mut sums = Sums::<S, E, M> { sums: [BlockSum::zero(simd); 3], classes, measure };
+        for start in (0..streams.steps).step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(streams.steps);
+            streams.each::<S, _, false>(simd, block, &mut sums);
+            sums.sums[0].end_block(simd);
+            if M::TWO {
+                sums.sums[1].end_block(simd);
+            }
+            sums.sums[2].end_block(simd);
+        }
+        sums.sums.map(|sum| sum.sum.total())
+    }
+}
+
+/// The sums while they are taken.
+struct Sums<'a, S: Simd, E: Element<Compute: Exp>, M> {
+    sums: [BlockSum<S, E::Compute>; 3],
+    classes: Classes<'a, E::Compute>,
+    measure: M,
+}
+
+impl<S: Simd, E: Element<Compute: Exp>, M: Measure<E::Compute>> Visit<S, E> for Sums<'_, S, E, M> {
+    const WANTS_BESIDE: bool = true;
+    #[inline(always)]
+    fn visit<const PART: bool>(
+        &mut self,
+        simd: S,
+        x: [Wide<S, E>; UNROLL],
+        other: [Wide<S, E>; UNROLL],
+    ) {
+        // A loop that is not unrolled: one of these bodies is long enough to hide its own latencies, and four are
+        // four times the code.
+        let mut terms = [x; 3];
+        for i in 0..UNROLL {
+            let [first, second, surplus] =
+                terms_of(simd, self.measure, self.classes, x[i], other[i]);
+            terms[0][i] = first;
+            terms[1][i] = second;
+            terms[2][i] = surplus;
+        }
+        self.sums[0].add(terms[0]);
+        if M::TWO {
+            self.sums[1].add(terms[1]);
+        }
+        self.sums[2].add(terms[2]);
+    }
+}
+
+/// The natural logarithm of each element, in its place.
+pub struct Logarithms<'a, T> {
+    /// The elements.
+    pub cells: &'a [Cell<T>],
+}
+
+impl<T: Exp + Element<Compute = T>> Kernel for Logarithms<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let mut rest = self.cells;
+        while let Some((whole, after)) = rest.split_at_checked(T::LANES) {
+            T::store::<S, false>(simd, whole, log(simd, T::load(simd, whole)));
+            rest = after;
+        }
+        let padded = [const { Cell::new(T::ONE) }; MAX_LANES];
+        for (to, from) in padded.iter().zip(rest) {
+            to.set(from.get());
+        }
+        store_part(simd, rest, log(simd, T::load(simd, &padded)));
+    }
+}
+
+/// `scale` times the derivative of a measure.
+#[derive(Clone, Copy)]
+pub struct Nearer<'a, T, M> {
+    /// Both rows as wholes.
+    pub classes: Classes<'a, T>,
+    /// The measure.
+    pub measure: M,
+    /// What all classes have in common: see [`Measure::slope`].
+    pub center: T,
+    /// The factor.
+    pub scale: T,
+}
+
+impl<T: Exp, M: Measure<T>> Formula<T> for Nearer<'_, T, M> {
+    const PLAIN: bool = false;
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, x: T::V<S>, slope: T::V<S>, other: T::V<S>) -> T::V<S> {
+        let class = self.classes.of(simd, x, other);
+        let center = <T::V<S> as Vector<S>>::splat(simd, self.center);
+        let scale = <T::V<S> as Vector<S>>::splat(simd, self.scale);
+        self.measure.slope(simd, class, center).mul(scale).mul(slope)
+    }
+}

@@ -1,0 +1,269 @@
+//! What can be summed beside the exponentials, in the same pass. Each kind knows how its sums move when the
+//! reference to which they are relative is raised.
+
+use super::UNROLL;
+use super::sum::Sum;
+use crate::exp::Exp;
+use crate::simd::{Float, Number, Simd, Vector};
+
+/// Four vectors and all that is known of them.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<V> {
+    /// The logits.
+    pub(super) x: [V; UNROLL],
+    /// The logits less the reference.
+    pub(super) d: [V; UNROLL],
+    /// The exponentials of that.
+    pub(super) e: [V; UNROLL],
+    /// The weights, if there are any.
+    pub(super) weights: [V; UNROLL],
+}
+
+/// A kind of sums.
+pub trait Moments<T: Exp>: Copy {
+    /// Whether plain logits have a path of their own.
+    const PLAIN: bool;
+    /// Whether the terms need weights.
+    const WEIGHTED: bool;
+    /// The sums while they are taken.
+    type Sums<S: Simd>: Sums<S, T>;
+    /// The sums of nothing.
+    fn zero<S: Simd>(self, simd: S) -> Self::Sums<S>;
+}
+
+/// Sums while they are taken.
+#[expect(private_interfaces, reason = "called by the kernels of this module alone")]
+pub trait Sums<S: Simd, T: Exp>: Copy {
+    /// Adds four vectors, some of whose elements may not be there if `PART`.
+    fn add<const PART: bool>(&mut self, simd: S, terms: Terms<T::V<S>>);
+    /// Carries what was added since the last time over to double precision.
+    fn end_block(&mut self, simd: S);
+    /// Makes the sums relative to a reference that is higher by `by`; `exponentials` is the sum of
+    /// exponentials relative to the old one, and `factor` what they are multiplied with.
+    fn raise(&mut self, simd: S, by: f64, exponentials: Sum<S, T>, factor: f64);
+    /// The first and the second sum.
+    fn totals(self) -> (f64, f64);
+}
+
+/// Nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Nothing;
+
+impl<T: Exp> Moments<T> for Nothing {
+    const PLAIN: bool = true;
+    const WEIGHTED: bool = false;
+    type Sums<S: Simd> = Nothing;
+    #[inline(always)]
+    fn zero<S: Simd>(self, _: S) -> Self {
+        self
+    }
+}
+
+#[expect(private_interfaces, reason = "as above")]
+impl<S: Simd, T: Exp> Sums<S, T> for Nothing {
+    #[inline(always)]
+    fn add<const PART: bool>(&mut self, _: S, _: Terms<T::V<S>>) {}
+    #[inline(always)]
+    fn end_block(&mut self, _: S) {}
+    #[inline(always)]
+    fn raise(&mut self, _: S, _: f64, _: Sum<S, T>, _: f64) {}
+    #[inline(always)]
+    fn totals(self) -> (f64, f64) {
+        (0.0, 0.0)
+    }
+}
+
+/// `sum q (x - reference)` and `sum q` for weights q.
+#[derive(Clone, Copy, Debug)]
+pub struct Weighted {
+    /// Whether 0 times infinity is to be 0, not NaN.
+    pub guarded: bool,
+}
+
+impl<T: Exp> Moments<T> for Weighted {
+    const PLAIN: bool = false;
+    const WEIGHTED: bool = true;
+    type Sums<S: Simd> = WeightedSums<S, T>;
+    #[inline(always)]
+    fn zero<S: Simd>(self, simd: S) -> WeightedSums<S, T> {
+        let (moment, weight) = (BlockSum::zero(simd), BlockSum::zero(simd));
+        WeightedSums { moment, weight, guarded: self.guarded }
+    }
+}
+
+/// The sums of [`Weighted`].
+pub struct WeightedSums<S: Simd, T: Float> {
+    moment: BlockSum<S, T>,
+    weight: BlockSum<S, T>,
+    guarded: bool,
+}
+
+impl<S: Simd, T: Exp> Clone for WeightedSums<S, T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Simd, T: Exp> Copy for WeightedSums<S, T> {}
+
+#[expect(private_interfaces, reason = "as above")]
+impl<S: Simd, T: Exp> Sums<S, T> for WeightedSums<S, T> {
+    #[inline(always)]
+    fn add<const PART: bool>(&mut self, simd: S, Terms { d, weights, .. }: Terms<T::V<S>>) {
+        self.moment.add(products(simd, weights, d, PART || self.guarded));
+        self.weight.add(weights);
+    }
+    #[inline(always)]
+    fn end_block(&mut self, simd: S) {
+        self.moment.end_block(simd);
+        self.weight.end_block(simd);
+    }
+    #[inline(always)]
+    fn raise(&mut self, simd: S, by: f64, _: Sum<S, T>, _: f64) {
+        self.moment.sum.add_scaled(simd, self.weight.sum, -by);
+    }
+    #[inline(always)]
+    fn totals(self) -> (f64, f64) {
+        (self.moment.sum.total(), self.weight.sum.total())
+    }
+}
+
+/// `sum exp((x - reference) / T) (x - reference)`, from which the entropy comes, and how many logits are
+/// greater than a given one.
+#[derive(Clone, Copy, Debug)]
+pub struct Statistics<T> {
+    /// That logit.
+    pub logit: T,
+    /// Whether 0 times infinity is to be 0, not NaN.
+    pub guarded: bool,
+}
+
+impl<T: Exp> Moments<T> for Statistics<T> {
+    const PLAIN: bool = false;
+    const WEIGHTED: bool = false;
+    type Sums<S: Simd> = StatisticsSums<S, T>;
+    #[inline(always)]
+    fn zero<S: Simd>(self, simd: S) -> StatisticsSums<S, T> {
+        StatisticsSums {
+            energy: BlockSum::zero(simd),
+            logit: Vector::splat(simd, self.logit),
+            others: Vector::splat(simd, T::from_f64(0.0)),
+            seen: 0,
+            guarded: self.guarded,
+        }
+    }
+}
+
+/// The sums of [`Statistics`].
+pub struct StatisticsSums<S: Simd, T: Float> {
+    energy: BlockSum<S, T>,
+    logit: T::V<S>,
+    /// Logits that are not greater, counted in each lane.
+    others: T::V<S>,
+    /// All logits of a lane.
+    seen: usize,
+    guarded: bool,
+}
+
+impl<S: Simd, T: Exp> Clone for StatisticsSums<S, T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Simd, T: Exp> Copy for StatisticsSums<S, T> {}
+
+#[expect(private_interfaces, reason = "as above")]
+impl<S: Simd, T: Exp> Sums<S, T> for StatisticsSums<S, T> {
+    #[inline(always)]
+    fn add<const PART: bool>(&mut self, simd: S, Terms { x, d, e, .. }: Terms<T::V<S>>) {
+        self.energy.add(products(simd, e, d, PART || self.guarded));
+        let one = <T::V<S>>::splat(simd, T::ONE);
+        let [a, b, c, d] = x;
+        self.others = self.others.add(sum_of([
+            one.zero_where_less(self.logit, a),
+            one.zero_where_less(self.logit, b),
+            one.zero_where_less(self.logit, c),
+            one.zero_where_less(self.logit, d),
+        ]));
+        self.seen += UNROLL;
+    }
+    #[inline(always)]
+    fn end_block(&mut self, simd: S) {
+        self.energy.end_block(simd);
+    }
+    #[inline(always)]
+    fn raise(&mut self, simd: S, by: f64, exponentials: Sum<S, T>, factor: f64) {
+        self.energy.sum.add_scaled(simd, exponentials, -by);
+        self.energy.sum = self.energy.sum.scaled(simd, factor);
+    }
+    #[inline(always)]
+    fn totals(self) -> (f64, f64) {
+        let others: f64 =
+            self.others.to_array(T::from_f64(0.0)).iter().map(|lane| lane.to_f64()).sum();
+        (self.energy.sum.total(), (self.seen * T::LANES) as f64 - others)
+    }
+}
+
+/// A sum whose terms are added in working precision within a block: at most sixteen times four in each lane,
+/// which keeps the error of the whole below that of its terms.
+pub(super) struct BlockSum<S: Simd, T: Float> {
+    block: T::V<S>,
+    pub(super) sum: Sum<S, T>,
+}
+
+impl<S: Simd, T: Exp> Clone for BlockSum<S, T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Simd, T: Exp> Copy for BlockSum<S, T> {}
+
+impl<S: Simd, T: Exp> BlockSum<S, T> {
+    #[inline(always)]
+    pub(super) fn zero(simd: S) -> Self {
+        Self { block: Vector::splat(simd, T::from_f64(0.0)), sum: Sum::zero(simd) }
+    }
+
+    #[inline(always)]
+    pub(super) fn add(&mut self, terms: [T::V<S>; UNROLL]) {
+        self.block = self.block.add(sum_of(terms));
+    }
+
+    #[inline(always)]
+    pub(super) fn end_block(&mut self, simd: S) {
+        self.sum.add(self.block.fold());
+        self.block = Vector::splat(simd, T::from_f64(0.0));
+    }
+}
+
+/// The sum of four vectors.
+#[inline(always)]
+pub(super) fn sum_of<S: Simd, V: Vector<S>>([a, b, c, d]: [V; UNROLL]) -> V {
+    a.add(b).add(c.add(d))
+}
+
+/// The products of four vectors; if guarded, 0 wherever the first factor is.
+#[inline(always)]
+fn products<S: Simd, V: Vector<S, Scalar: Exp>>(
+    simd: S,
+    [a, b, c, d]: [V; UNROLL],
+    [x, y, z, w]: [V; UNROLL],
+    guarded: bool,
+) -> [V; UNROLL] {
+    let products = [a.mul(x), b.mul(y), c.mul(z), d.mul(w)];
+    if !guarded {
+        return products;
+    }
+    let [x, y, z, w] = products;
+    [guard(simd, x, a), guard(simd, y, b), guard(simd, z, c), guard(simd, w, d)]
+}
+
+/// `product`, 0 where `factor` is.
+#[inline(always)]
+fn guard<S: Simd, V: Vector<S, Scalar: Exp>>(simd: S, product: V, factor: V) -> V {
+    let zero = V::splat(simd, V::Scalar::from_f64(0.0));
+    let smallest = V::splat(simd, V::Scalar::SMALLEST);
+    product.zero_where_less(factor.max(zero.sub(factor)), smallest)
+}

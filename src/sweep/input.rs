@@ -1,0 +1,94 @@
+//! The logits of a batch and how they are read: divided, capped, masked.
+
+use crate::batch::Matrix;
+use std::ops::Range;
+
+/// The logits and what is done to them before anything else: `softcap`, then the temperature, then masks.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The logits.
+    pub logits: Matrix,
+    /// Divides the logits.
+    pub temperature: f64,
+    /// Bounds the logits, `c tanh(x / c)`.
+    pub softcap: Option<f64>,
+    /// The columns outside of which all classes are masked, in all rows.
+    pub window: Range<usize>,
+    /// What is masked inside of the window.
+    pub mask: Option<Matrix>,
+    /// The number of classes that are not masked, if it is the same in all rows.
+    allowed: Option<usize>,
+}
+
+impl Input {
+    /// Logits of which the first `valid` columns take part, there those whose byte in `mask` is not 0. The
+    /// mask has the rows and columns of the logits.
+    pub fn new(
+        logits: Matrix,
+        temperature: f64,
+        softcap: Option<f64>,
+        valid: usize,
+        mask: Option<Matrix>,
+    ) -> Self {
+        let mut input =
+            Self { logits, temperature, softcap, window: 0..valid, mask, allowed: Some(valid) };
+        input.narrow();
+        input
+    }
+
+    /// Plain logits.
+    pub fn plain(logits: Matrix, temperature: f64) -> Self {
+        let columns = logits.columns();
+        Self::new(logits, temperature, None, columns, None)
+    }
+
+    /// Makes the window as narrow as a mask allows that is the same in all rows, so that what is outside is
+    /// not even read; a mask that has nothing more to say is dropped.
+    fn narrow(&mut self) {
+        let Some(mask) = &self.mask else { return };
+        if !mask.repeats_one_row() || self.logits.rows() == 0 {
+            self.allowed = None;
+            return;
+        }
+        let allowed = |column: &usize| is_set(mask, 0, *column);
+        let first = self.window.clone().find(allowed).unwrap_or(self.window.end);
+        let end = self.window.clone().rfind(allowed).map_or(first, |last| last + 1);
+        let count = count(mask, 0, first..end);
+        self.window = first..end;
+        self.allowed = Some(count);
+        if count == end - first {
+            self.mask = None;
+        }
+    }
+
+    /// The number of classes of a row that are not masked.
+    pub fn allowed(&self, row: usize) -> usize {
+        match (self.allowed, &self.mask) {
+            (Some(allowed), _) => allowed,
+            (None, Some(mask)) => count(mask, row, self.window.clone()),
+            (None, None) => self.window.len(),
+        }
+    }
+
+    /// Whether a class takes part in a row.
+    pub fn is_allowed(&self, row: usize, column: usize) -> bool {
+        self.window.contains(&column)
+            && self.mask.as_ref().is_none_or(|mask| is_set(mask, row, column))
+    }
+}
+
+fn is_set(mask: &Matrix, row: usize, column: usize) -> bool {
+    if mask.is_contiguous::<u8>() {
+        mask.cells::<u8>(row, column..column + 1)[0].get() != 0
+    } else {
+        mask.get(row, column) != 0.0
+    }
+}
+
+fn count(mask: &Matrix, row: usize, columns: Range<usize>) -> usize {
+    if mask.is_contiguous::<u8>() {
+        mask.cells::<u8>(row, columns).iter().filter(|byte| byte.get() != 0).count()
+    } else {
+        columns.filter(|&column| is_set(mask, row, column)).count()
+    }
+}
