@@ -252,7 +252,7 @@ pub struct Softcap<T> {
 }
 
 impl<T: Exp> Softcap<T> {
-    /// `cap` is positive and finite.
+    /// `cap` is positive, and finite in this precision.
     pub fn new(cap: f64) -> Self {
         let limit = (T::TANH_IS_ONE * cap).min(T::MAX.to_f64());
         Self { cap: T::from_f64(cap), base: Base::new(cap / 2.0), limit: T::from_f64(limit) }

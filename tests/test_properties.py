@@ -151,7 +151,7 @@ def test_log_softmax_is_the_logarithm_of_softmax(array: Array, data: Any) -> Non
     assert np.all(log_p <= 0)
     # A relative error of the logarithm is an absolute one of its argument's exponent.
     rounding = ROUNDING[array.dtype] + 4 * precision(array.dtype)
-    near = (1 - log_p) * 2 * rounding
+    near = np.minimum((1 - log_p) * 2 * rounding, 700)
     lost = 2.0**-24 if array.dtype == FLOAT16 else 2.0**-125
     assert np.all(np.abs(np.exp(log_p) - p) <= np.expm1(near) * np.exp(log_p) + lost)
 
@@ -291,7 +291,8 @@ def test_an_ignored_row_is_as_good_as_no_row(
     loss, grad = sx.cross_entropy_with_grad(rows, ids, **options)
     kept_loss, kept_grad = sx.cross_entropy_with_grad(rows[valid], ids[valid], **options)
     np.testing.assert_array_equal(loss, kept_loss)
-    np.testing.assert_array_equal(grad[valid], kept_grad)
+    # NumPy knows no NaN of bfloat16.
+    np.testing.assert_array_equal(grad[valid].astype(float), kept_grad.astype(float))
 
 
 @bounded

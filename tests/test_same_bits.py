@@ -330,6 +330,8 @@ def test_huge_exact_shift_of_a_row() -> None:
 
 # Different words for the same.
 
+NEARLY = dict(zip(DTYPES, [(4e-3, 1e-4), (3e-2, 1e-3), (1e-5, 1e-6), (1e-12, 1e-13)], strict=True))
+
 
 @pytest.mark.parametrize("thresholds", [(None, None, None), (0, 0, 1)])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -369,7 +371,12 @@ def test_the_first_classes_alone_are_those_of_a_slice(
                     found = results(Input(harmed, targets, {**of_all, **words}))
                     for result, wanted in zip(found, expected, strict=True):
                         real = result[:, :count] if result.ndim == 2 else result
-                        assert digest(real) == digest(wanted)
+                        if "valid_classes" in words:
+                            assert digest(real) == digest(wanted)
+                        # A mask does not say where a row ends: its sums are cut as those of all classes.
+                        np.testing.assert_allclose(
+                            real.astype(float), wanted.astype(float), *NEARLY[dtype]
+                        )
                         assert not np.nan_to_num(result[:, count:] if result.ndim == 2 else 0).any()
 
 

@@ -43,17 +43,11 @@ pub(super) fn cross_entropy_with_grad<'py>(
     let inputs: Vec<&View<'_>> = call.inputs().chain(&given).collect();
     let upstream = call.reduced.upstream(given.as_ref())?;
     let grad_type = ResultType::like_logits(&call.reading.logits, None)?;
-    let grad = match out {
-        Some(out) => grad_type.checked_out(out, &call.reading.logits, &inputs)?,
-        None => grad_type.empty_like(&call.reading.logits)?,
-    };
+    let grad = grad_type.output(out, &call.reading.logits, &inputs)?;
     let to = grad.matrix(call.reading.axis);
     let LossCall { input, targets, weights, options, .. } = &call;
     let loss = detached(logits.py(), call.reading.threads, |run| {
         compute::cross_entropy(run, input, targets, weights, options, Some((&to, &upstream)))
     })?;
-    Ok((
-        call.reduced.result(logits.py(), loss)?,
-        out.cloned().unwrap_or_else(|| grad.object.into_any()),
-    ))
+    Ok((call.reduced.result(logits.py(), loss)?, grad.object.into_any()))
 }

@@ -195,13 +195,10 @@ impl<'py> PairCall<'py> {
             .collect();
         let upstream = reduced.upstream(above.as_ref())?;
         let grad_type = ResultType::like_logits(&reading.logits, None)?;
-        let grad = match out {
-            Some(out) => grad_type.checked_out(out, &reading.logits, &inputs)?,
-            None => grad_type.empty_like(&reading.logits)?,
-        };
+        let grad = grad_type.output(out, &reading.logits, &inputs)?;
         let to = grad.matrix(reading.axis);
         let loss = self.compute(divergence, Some((&to, &upstream)))?;
-        Ok((loss, out.cloned().unwrap_or_else(|| grad.object.into_any())))
+        Ok((loss, grad.object.into_any()))
     }
 
     fn compute(

@@ -1,7 +1,7 @@
 //! The arguments of the losses: checked, converted, and all that is read but arrays of the size of the logits
 //! copied.
 
-use super::arguments::{ignored_classes, number_up_to};
+use super::arguments::ignored_classes;
 use super::arrays::{Accept, View, doubles, repeated};
 use super::reading::{ReadOptions, Reading};
 use super::reducing::{ReduceOptions, Reduced};
@@ -61,10 +61,8 @@ impl<'py> LossCall<'py> {
             weights.rows = Some(doubles(&view)?);
             others.push(view);
         }
-        let label_smoothing = number_up_to(&label_smoothing, "label_smoothing", 1.0)?;
-        let z_loss = number_up_to(&z_loss, "z_loss", f64::MAX)?;
         let reduced = Reduced::new(&reading, reducing)?;
-        let options = CrossEntropy { label_smoothing, z_loss, reducing: reduced.reducing.clone() };
+        let options = reduced.cross_entropy(&label_smoothing, &z_loss)?;
         let ignored = ignored_classes(ignore_index.as_ref())?;
         let view = View::of(targets, "targets", Accept::Targets)?;
         let targets = targets_of(&view, &reading, &ignored)?;

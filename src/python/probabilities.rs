@@ -21,13 +21,10 @@ fn probabilities<'py>(
     let reading = Reading::new(logits, reading)?;
     let result_type = ResultType::like_logits(&reading.logits, reading.dtype.as_ref())?;
     let inputs: Vec<&View<'_>> = reading.inputs().collect();
-    let result = match out {
-        Some(out) => result_type.checked_out(out, &reading.logits, &inputs)?,
-        None => result_type.empty_like(&reading.logits)?,
-    };
+    let result = result_type.output(out, &reading.logits, &inputs)?;
     let (input, to) = (reading.input(), result.matrix(reading.axis));
     detached(logits.py(), reading.threads, |run| compute(run, &input, &to))?;
-    Ok(out.cloned().unwrap_or_else(|| result.object.into_any()))
+    Ok(result.object.into_any())
 }
 
 #[pyfunction]

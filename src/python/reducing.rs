@@ -1,12 +1,12 @@
 //! From rows to the result: the arguments that say how, which all losses share, checked.
 
-use super::arguments::{choice, positive};
+use super::arguments::{choice, number_up_to, positive};
 use super::arrays::{Accept, View, doubles};
 use super::reading::Reading;
 use super::results::ResultType;
 use crate::compute::{Loss, Upstream};
 use crate::error::{Error, shape};
-use crate::loss::{OnEmpty, Reducing, Reduction};
+use crate::loss::{CrossEntropy, OnEmpty, Reducing, Reduction};
 use pyo3::prelude::*;
 
 /// The options of a reduction, in the order in which Python hands them over.
@@ -70,6 +70,19 @@ impl<'py> Reduced<'py> {
     /// What was read.
     pub(super) fn inputs(&self) -> impl Iterator<Item = &View<'py>> {
         self.offsets.iter()
+    }
+
+    /// The options of a cross-entropy that is reduced like this.
+    pub(super) fn cross_entropy(
+        &self,
+        label_smoothing: &Bound<'py, PyAny>,
+        z_loss: &Bound<'py, PyAny>,
+    ) -> PyResult<CrossEntropy> {
+        Ok(CrossEntropy {
+            label_smoothing: number_up_to(label_smoothing, "label_smoothing", 1.0)?,
+            z_loss: number_up_to(z_loss, "z_loss", f64::MAX)?,
+            reducing: self.reducing.clone(),
+        })
     }
 
     /// The gradient that comes from above: for every row, or one for all.

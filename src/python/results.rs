@@ -102,18 +102,21 @@ impl<'py> ResultType<'py> {
         Ok(View::with_kind(array.cast_into::<PyUntypedArray>()?, self.kind))
     }
 
-    /// The caller's array for the results, checked: of this dtype, of the shape of the logits, its memory
-    /// apart from every input or exactly that of the logits.
-    pub(super) fn checked_out(
+    /// The array for the results: the caller's, checked, or a new one like the logits.
+    pub(super) fn output(
         &self,
-        out: &Bound<'py, PyAny>,
+        out: Option<&Bound<'py, PyAny>>,
         logits: &View<'py>,
         inputs: &[&View<'py>],
     ) -> PyResult<View<'py>> {
-        self.checked(out, "out", logits, inputs)
+        match out {
+            Some(out) => self.checked(out, "out", logits, inputs),
+            None => self.empty_like(logits),
+        }
     }
 
-    /// The same of one of several, under the name that an error gives it.
+    /// The caller's array, under the name that an error gives it, checked: of this dtype, of the shape of the
+    /// logits, its memory apart from every input or exactly that of the logits.
     pub(super) fn checked(
         &self,
         out: &Bound<'py, PyAny>,

@@ -1,6 +1,6 @@
 //! `partial_cross_entropy`, `finish_cross_entropy`, `shard_grad`. How partials are put together is Python's affair.
 
-use super::arguments::{ignored_classes, integer, number_up_to};
+use super::arguments::{ignored_classes, integer};
 use super::arrays::{Accept, View, doubles, doubles_of, repeated};
 use super::reading::{ReadOptions, Reading};
 use super::reducing::{ReduceOptions, Reduced};
@@ -10,7 +10,6 @@ use crate::batch::read_classes;
 use crate::compute::{self, LossWeights, Merged, Pieces, ShardGradient, ShardTarget};
 use crate::element::Kind;
 use crate::error::{self, Error};
-use crate::loss::CrossEntropy;
 use crate::sweep::Input;
 use numpy::PyArray1;
 use pyo3::prelude::*;
@@ -154,11 +153,7 @@ pub(super) fn finish_cross_entropy<'py>(
     let weights = sample_weight.map(|given| whole.row_weights(given)).transpose()?;
     let result_type = whole.result_type(dtype)?;
     let reduced = Reduced::of_rows(whole.rows.clone(), result_type, reducing)?;
-    let options = CrossEntropy {
-        label_smoothing: number_up_to(label_smoothing, "label_smoothing", 1.0)?,
-        z_loss: number_up_to(z_loss, "z_loss", f64::MAX)?,
-        reducing: reduced.reducing.clone(),
-    };
+    let options = reduced.cross_entropy(label_smoothing, z_loss)?;
     let rows = weights.as_deref();
     let merged = &whole.merged;
     let loss = detached(py, 1, |_| compute::finish_cross_entropy(merged, rows, &options))?;
@@ -189,11 +184,7 @@ pub(super) fn shard_grad<'py>(
     whole.check_piece(&shard)?;
     let reading = &shard.reading;
     let reduced = Reduced::new(reading, reducing)?;
-    let options = CrossEntropy {
-        label_smoothing: number_up_to(label_smoothing, "label_smoothing", 1.0)?,
-        z_loss: number_up_to(z_loss, "z_loss", f64::MAX)?,
-        reducing: reduced.reducing.clone(),
-    };
+    let options = reduced.cross_entropy(label_smoothing, z_loss)?;
     if let Some(given) = sample_weight {
         let rows = reading.rows_shape();
         let view = reading.matching(given, "sample_weight", Accept::Numbers, &rows)?;
@@ -206,10 +197,7 @@ pub(super) fn shard_grad<'py>(
     let inputs: Vec<&View<'_>> =
         shard.others.iter().chain(reading.inputs()).chain(reduced.inputs()).chain(&above).collect();
     let grad_type = ResultType::like_logits(&reading.logits, None)?;
-    let grad = match out {
-        Some(out) => grad_type.checked_out(out, &reading.logits, &inputs)?,
-        None => grad_type.empty_like(&reading.logits)?,
-    };
+    let grad = grad_type.output(out, &reading.logits, &inputs)?;
     let to = grad.matrix(reading.axis);
     let (merged, targets, weights) = (&whole.merged, shard.targets.as_slice(), &shard.weights);
     detached(py, reading.threads, |run| {
@@ -217,7 +205,7 @@ pub(super) fn shard_grad<'py>(
         let gradient = ShardGradient { merged, targets, weights, options, upstream };
         compute::shard_grad(run, &shard.input, &gradient, &to)
     })?;
-    Ok(out.cloned().unwrap_or_else(|| grad.object.into_any()))
+    Ok(grad.object.into_any())
 }
 
 /// Merged partials, which Python has checked: one record for each shard and row.

@@ -43,7 +43,8 @@ impl<E: Element<Compute: Exp>, M: Measure<E::Compute>> Kernel for Compare<'_, E,
             }
             sums.sums[2].end_block(simd);
         }
-        sums.sums.map(|sum| sum.sum.total())
+        let [first, second, surplus] = sums.sums;
+        [first.sum.total(), second.sum.total(), surplus.sum.total()]
     }
 }
 

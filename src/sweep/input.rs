@@ -32,7 +32,7 @@ impl Input {
     ) -> Self {
         let mut input =
             Self { logits, temperature, softcap, window: 0..valid, mask, allowed: Some(valid) };
-        input.narrow();
+        input.count();
         input
     }
 
@@ -42,22 +42,17 @@ impl Input {
         Self::new(logits, temperature, None, columns, None)
     }
 
-    /// Makes the window as narrow as a mask allows that is the same in all rows, so that what is outside is
-    /// not even read; a mask that has nothing more to say is dropped.
-    fn narrow(&mut self) {
+    /// Counts what a mask allows that is the same in all rows; one that allows all of the window is dropped. (The
+    /// window is not made narrower by it: where a row's sums are cut must not depend on the other rows.)
+    fn count(&mut self) {
         let Some(mask) = &self.mask else { return };
-        if !mask.repeats_one_row() || self.logits.rows() == 0 {
-            self.allowed = None;
-            return;
-        }
-        let allowed = |column: &usize| is_set(mask, 0, *column);
-        let first = self.window.clone().find(allowed).unwrap_or(self.window.end);
-        let end = self.window.clone().rfind(allowed).map_or(first, |last| last + 1);
-        let count = count(mask, 0, first..end);
-        self.window = first..end;
-        self.allowed = Some(count);
-        if count == end - first {
-            self.mask = None;
+        self.allowed = None;
+        if mask.repeats_one_row() && self.logits.rows() > 0 {
+            let allowed = count(mask, 0, self.window.clone());
+            self.allowed = Some(allowed);
+            if allowed == self.window.len() {
+                self.mask = None;
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use crate::error::{self, Error};
 use crate::exp::{Base, Exp, Softcap};
 use crate::loss::Summary;
 use crate::row::{Along, At, Beside, Chunk, Pair, Partial, Weights};
-use crate::simd::{Level, Number, with_default_float_state};
+use crate::simd::{Float, Level, Number, with_default_float_state};
 use crate::threads;
 use std::cell::Cell;
 use std::ops::Range;
@@ -143,7 +143,8 @@ where
             level: run.level,
             base: Base::new(input.temperature),
             unit: Base::new(1.0),
-            softcap: input.softcap.map(Softcap::new),
+            // A cap beyond the largest number of this precision bounds none.
+            softcap: input.softcap.filter(|&cap| cap <= E::Compute::MAX.to_f64()).map(Softcap::new),
             stream: !scattered && elements.saturating_mul(size_of::<O>()) >= run.thresholds.stream,
             tiles: Mutex::new(tiles),
         };

@@ -193,12 +193,6 @@ fn a_cap_far_below_all_numbers_leaves_only_their_signs() {
 }
 
 #[test]
-#[ignore = "a cap beyond the largest single is infinite there, and infinity times zero is not a number"]
-fn a_cap_that_only_doubles_hold_changes_no_single() {
-    check_caps::<f32>(&[1e39, 1e300], |_, x, [capped, _]| (capped - x).abs() <= 1e-6 * x.abs());
-}
-
-#[test]
 fn nothing_exceeds_the_cap_and_no_derivative_is_outside_of_zero_and_one() {
     fn check<T: Lane>() {
         let random = &mut Random(5);

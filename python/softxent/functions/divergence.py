@@ -70,7 +70,8 @@ def kl_divergence(
     NumPy scalar, or ndarray of the shape of the rows for "none"
         The divergence, never below 0. It is summed from terms none of which is negative, so that it keeps its
         digits also where the two nearly agree: 1e-9 is not rounded to 0. +inf where a class has probability 0
-        on the second side only; NaN in rows that hold NaN or +inf on either side, or nothing but -inf.
+        on the second side only (one below the smallest number counts as 0); NaN in rows that hold NaN or +inf
+        on either side, or nothing but -inf.
 
     Raises
     ------
