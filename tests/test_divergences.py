@@ -257,6 +257,8 @@ def test_divergences_of_probabilities_agree_with_the_reference(
         _core._set_thresholds(None, None, None)
     p = log_softmax(masked(of_logs, axis, options))
     q = log_softmax(masked(student, axis, options))
+    if (np.isfinite(p) != np.isfinite(q)).any() and own.get("beta") in (None, 0.0, 1.0):
+        return  # infinite slopes times what may have been lost
     with np.errstate(invalid="ignore"):
         apart = np.where(np.isfinite(q - p), np.abs(q - p), 0.0)
     size = (np.exp(p) + np.exp(q)) * (1 + apart)
@@ -297,6 +299,8 @@ def test_divergences_from_some_classes_agree_with_the_reference(
     assert same_bits(
         FUNCTIONS[name][0](logs, student, teacher_ids=ids, axis=axis, **own, **options), loss
     )
+    if np.isinf(np.asarray(expected)).any():
+        return  # as above
     q = log_softmax(masked(student, axis, options))
     far = np.where(np.isfinite(q), -q, 0.0).max(axis=-1, initial=0.0)
     sizes = np.abs(np.asarray(expected))
