@@ -160,6 +160,12 @@ impl Matrix {
     /// Copies a part of some rows into `tile`, one row after the other, converted to `E`.
     pub fn gather<E: Stored>(&self, rows: Range<usize>, columns: Range<usize>, tile: &[Cell<E>]) {
         let swapped = self.swapped;
+        if self.kind == E::KIND && !swapped {
+            return self.each(rows, columns, tile, |at, value| {
+                // SAFETY: `each` visits elements of the matrix, of this dtype, valid as `new` asks.
+                value.set(unsafe { at.cast::<E>().read_unaligned() });
+            });
+        }
         macro_rules! read {
             ($t:ty, $to_f64:expr) => {
                 self.each(rows, columns, tile, |at, value| {

@@ -6,13 +6,11 @@ __all__ = [
     "_set_thresholds",
     "cross_entropy",
     "cross_entropy_with_grad",
+    "divergence",
+    "divergence_with_grad",
     "evaluate",
     "finish_cross_entropy",
     "get_threads",
-    "js_divergence",
-    "js_divergence_with_grad",
-    "kl_divergence",
-    "kl_divergence_with_grad",
     "log_softmax",
     "logsumexp",
     "partial_cross_entropy",
@@ -73,42 +71,20 @@ def softmax_grad_hess(
     threads: Any,
     /,
 ) -> tuple[Any, Any]: ...
-def kl_divergence(
+def divergence(
     teacher_logits: Any,
     student_logits: Any,
     reading: tuple[Any, ...],
     comparing: tuple[Any, ...],
     reducing: tuple[Any, ...],
-    direction: Any,
     /,
 ) -> Any: ...
-def kl_divergence_with_grad(
+def divergence_with_grad(
     teacher_logits: Any,
     student_logits: Any,
     reading: tuple[Any, ...],
     comparing: tuple[Any, ...],
     reducing: tuple[Any, ...],
-    direction: Any,
-    grad_output: Any,
-    out: Any,
-    /,
-) -> tuple[Any, Any]: ...
-def js_divergence(
-    teacher_logits: Any,
-    student_logits: Any,
-    reading: tuple[Any, ...],
-    comparing: tuple[Any, ...],
-    reducing: tuple[Any, ...],
-    beta: Any,
-    /,
-) -> Any: ...
-def js_divergence_with_grad(
-    teacher_logits: Any,
-    student_logits: Any,
-    reading: tuple[Any, ...],
-    comparing: tuple[Any, ...],
-    reducing: tuple[Any, ...],
-    beta: Any,
     grad_output: Any,
     out: Any,
     /,

@@ -15,9 +15,11 @@ use crate::sweep::Input;
 use numpy::PyArray1;
 use pyo3::prelude::*;
 
-/// What the rows are compared with, in the order in which Python hands it over.
+/// Which divergence from what, in the order in which Python hands it over.
 #[derive(FromPyObject)]
 pub(super) struct PairOptions<'py>(
+    Option<Bound<'py, PyAny>>,
+    Option<Bound<'py, PyAny>>,
     Bound<'py, PyAny>,
     Option<Bound<'py, PyAny>>,
     Option<Bound<'py, PyAny>>,
@@ -27,86 +29,50 @@ type Loss<'py> = Bound<'py, PyAny>;
 type LossAndGradient<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 #[pyfunction]
-#[pyo3(signature = (teacher_logits, student_logits, reading, comparing, reducing, direction, /))]
-pub(super) fn kl_divergence<'py>(
+#[pyo3(signature = (teacher_logits, student_logits, reading, comparing, reducing, /))]
+pub(super) fn divergence<'py>(
     teacher_logits: &Bound<'py, PyAny>,
     student_logits: &Bound<'py, PyAny>,
     reading: ReadOptions<'py>,
     comparing: PairOptions<'py>,
     reducing: ReduceOptions<'py>,
-    direction: &Bound<'py, PyAny>,
 ) -> PyResult<Loss<'py>> {
-    let divergence = kl(direction)?;
-    PairCall::new(teacher_logits, student_logits, reading, comparing, reducing)?.loss(divergence)
+    PairCall::new(teacher_logits, student_logits, reading, comparing, reducing)?.compute(None)
 }
 
 #[pyfunction]
 #[pyo3(signature = (
-    teacher_logits, student_logits, reading, comparing, reducing, direction, grad_output, out, /
+    teacher_logits, student_logits, reading, comparing, reducing, grad_output, out, /
 ))]
-#[expect(clippy::too_many_arguments, reason = "each has its name in Python")]
-pub(super) fn kl_divergence_with_grad<'py>(
+pub(super) fn divergence_with_grad<'py>(
     teacher_logits: &Bound<'py, PyAny>,
     student_logits: &Bound<'py, PyAny>,
     reading: ReadOptions<'py>,
     comparing: PairOptions<'py>,
     reducing: ReduceOptions<'py>,
-    direction: &Bound<'py, PyAny>,
     grad_output: Option<&Bound<'py, PyAny>>,
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<LossAndGradient<'py>> {
-    let divergence = kl(direction)?;
-    PairCall::new(teacher_logits, student_logits, reading, comparing, reducing)?.loss_and_gradient(
-        divergence,
-        grad_output,
-        out,
-    )
+    PairCall::new(teacher_logits, student_logits, reading, comparing, reducing)?
+        .loss_and_gradient(grad_output, out)
 }
 
-#[pyfunction]
-#[pyo3(signature = (teacher_logits, student_logits, reading, comparing, reducing, beta, /))]
-pub(super) fn js_divergence<'py>(
-    teacher_logits: &Bound<'py, PyAny>,
-    student_logits: &Bound<'py, PyAny>,
-    reading: ReadOptions<'py>,
-    comparing: PairOptions<'py>,
-    reducing: ReduceOptions<'py>,
-    beta: &Bound<'py, PyAny>,
-) -> PyResult<Loss<'py>> {
-    let divergence = Divergence::jensen_shannon(number_up_to(beta, "beta", 1.0)?);
-    PairCall::new(teacher_logits, student_logits, reading, comparing, reducing)?.loss(divergence)
-}
-
-#[pyfunction]
-#[pyo3(signature = (
-    teacher_logits, student_logits, reading, comparing, reducing, beta, grad_output, out, /
-))]
-#[expect(clippy::too_many_arguments, reason = "each has its name in Python")]
-pub(super) fn js_divergence_with_grad<'py>(
-    teacher_logits: &Bound<'py, PyAny>,
-    student_logits: &Bound<'py, PyAny>,
-    reading: ReadOptions<'py>,
-    comparing: PairOptions<'py>,
-    reducing: ReduceOptions<'py>,
-    beta: &Bound<'py, PyAny>,
-    grad_output: Option<&Bound<'py, PyAny>>,
-    out: Option<&Bound<'py, PyAny>>,
-) -> PyResult<LossAndGradient<'py>> {
-    let divergence = Divergence::jensen_shannon(number_up_to(beta, "beta", 1.0)?);
-    PairCall::new(teacher_logits, student_logits, reading, comparing, reducing)?.loss_and_gradient(
-        divergence,
-        grad_output,
-        out,
-    )
-}
-
-fn kl(direction: &Bound<'_, PyAny>) -> PyResult<Divergence> {
+/// The Jensen-Shannon divergence if there is a `beta`, else Kullback and Leibler's in a direction.
+fn divergence_of(
+    direction: Option<&Bound<'_, PyAny>>,
+    beta: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Divergence> {
     let choices = [("forward", Divergence::Forward), ("reverse", Divergence::Reverse)];
-    choice(direction, "direction", &choices)
+    match (direction, beta) {
+        (_, Some(beta)) => Ok(Divergence::jensen_shannon(number_up_to(beta, "beta", 1.0)?)),
+        (Some(direction), None) => choice(direction, "direction", &choices),
+        (None, None) => Ok(Divergence::Forward),
+    }
 }
 
 /// The arguments that all divergences share, checked.
 struct PairCall<'py> {
+    divergence: Divergence,
     reading: Reading<'py>,
     input: Input,
     given: Given<'py>,
@@ -132,7 +98,8 @@ impl<'py> PairCall<'py> {
         comparing: PairOptions<'py>,
         reducing: ReduceOptions<'py>,
     ) -> PyResult<Self> {
-        let PairOptions(teacher, teacher_ids, ignore_rows) = comparing;
+        let PairOptions(direction, beta, teacher, teacher_ids, ignore_rows) = comparing;
+        let divergence = divergence_of(direction.as_ref(), beta.as_ref())?;
         let reading = Reading::with_classes("student_logits", student_logits, reading)?;
         let are_probabilities =
             choice(&teacher, "teacher", &[("logits", false), ("probabilities", true)])?;
@@ -166,16 +133,11 @@ impl<'py> PairCall<'py> {
         };
         let reduced = Reduced::new(&reading, reducing)?;
         let input = reading.input();
-        Ok(Self { reading, input, given, ignored, others, reduced })
-    }
-
-    fn loss(&self, divergence: Divergence) -> PyResult<Loss<'py>> {
-        self.compute(divergence, None)
+        Ok(Self { divergence, reading, input, given, ignored, others, reduced })
     }
 
     fn loss_and_gradient(
         &self,
-        divergence: Divergence,
         grad_output: Option<&Bound<'py, PyAny>>,
         out: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<LossAndGradient<'py>> {
@@ -197,15 +159,12 @@ impl<'py> PairCall<'py> {
         let grad_type = ResultType::like_logits(&reading.logits, None)?;
         let grad = grad_type.output(out, &reading.logits, &inputs)?;
         let to = grad.matrix(reading.axis);
-        let loss = self.compute(divergence, Some((&to, &upstream)))?;
+        let loss = self.compute(Some((&to, &upstream)))?;
         Ok((loss, grad.object.into_any()))
     }
 
-    fn compute(
-        &self,
-        divergence: Divergence,
-        gradient: Option<(&Matrix, &Upstream)>,
-    ) -> PyResult<Loss<'py>> {
+    fn compute(&self, gradient: Option<(&Matrix, &Upstream)>) -> PyResult<Loss<'py>> {
+        let divergence = self.divergence;
         let (py, threads) = (self.reading.logits.object.py(), self.reading.threads);
         let (input, ignored) = (&self.input, self.ignored.as_deref());
         let reducing = &self.reduced.reducing;

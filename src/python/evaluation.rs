@@ -1,7 +1,7 @@
 //! `evaluate`: what it says about each row. The totals are sums over rows, and Python's affair.
 
 use super::arguments::ignored_classes;
-use super::arrays::{Accept, View, doubles};
+use super::arrays::{Accept, View};
 use super::loss_call::class_ids;
 use super::reading::{ReadOptions, Reading};
 use super::results::ResultType;
@@ -25,14 +25,8 @@ pub(super) fn evaluate<'py>(
     let reading = Reading::with_classes("logits", logits, reading)?;
     let result_type = ResultType::like_loss(&reading.logits, reading.dtype.as_ref())?;
     let rows_shape = reading.rows_shape();
-    let weights = match sample_weight {
-        Some(given) => {
-            let accept = Accept::Numbers;
-            let view = reading.matching(given, "sample_weight", accept, &rows_shape)?;
-            Some(doubles(&view)?)
-        }
-        None => None,
-    };
+    let weights =
+        sample_weight.map(|given| reading.row_weights(given, &mut Vec::new())).transpose()?;
     let ignored = ignored_classes(ignore_index)?;
     let mut classes =
         class_ids(&View::of(targets, "targets", Accept::Integers)?, &reading, &ignored)?;

@@ -1,7 +1,7 @@
 //! `softmax_grad_hess`.
 
 use super::arguments::{ignored_classes, wrong_type};
-use super::arrays::{Accept, View, doubles};
+use super::arrays::{Accept, View};
 use super::loss_call::class_ids;
 use super::reading::{ReadOptions, Reading};
 use super::results::ResultType;
@@ -26,20 +26,17 @@ pub(super) fn softmax_grad_hess<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let py = logits.py();
     let reading = Reading::with_classes("logits", logits, ReadOptions::plain(py, axis, threads))?;
-    let numbers = |given: Option<&Bound<'py, PyAny>>, argument, shape: &[usize]| {
-        given.map(|given| reading.matching(given, argument, Accept::Numbers, shape)).transpose()
-    };
-    let weight = numbers(weight, "weight", &[reading.classes()])?;
-    let sample_weight = numbers(sample_weight, "sample_weight", &reading.rows_shape())?;
-    let class_weights = weight.as_ref().map(doubles).transpose()?;
-    let row_weights = sample_weight.as_ref().map(doubles).transpose()?;
+    let mut others = Vec::new();
+    let class_weights =
+        weight.map(|given| reading.class_weights(given, &mut others)).transpose()?;
+    let row_weights =
+        sample_weight.map(|given| reading.row_weights(given, &mut others)).transpose()?;
     let ignored = ignored_classes(ignore_index)?;
     let targets = View::of(targets, "targets", Accept::Integers)?;
     let classes = class_ids(&targets, &reading, &ignored)?;
 
     let result_type = ResultType::like_logits(&reading.logits, None)?;
-    let inputs: Vec<&View<'_>> =
-        [&targets].into_iter().chain(&weight).chain(&sample_weight).collect();
+    let inputs: Vec<&View<'_>> = [&targets].into_iter().chain(&others).collect();
     let (grad, hess) = match out {
         Some(out) => pair(out, &result_type, &reading.logits, &inputs)?,
         None => {
@@ -51,7 +48,7 @@ pub(super) fn softmax_grad_hess<'py>(
         (reading.matrix(), grad.matrix(reading.axis), hess.matrix(reading.axis));
     let labels = Labels {
         classes: &classes,
-        class_weights: class_weights.as_deref(),
+        class_weights: class_weights.as_ref().map(|(values, _)| values.as_slice()),
         row_weights: row_weights.as_deref(),
     };
     detached(py, reading.threads, |run| {

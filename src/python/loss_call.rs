@@ -2,7 +2,7 @@
 //! copied.
 
 use super::arguments::ignored_classes;
-use super::arrays::{Accept, View, doubles, repeated};
+use super::arrays::{Accept, View};
 use super::reading::{ReadOptions, Reading};
 use super::reducing::{ReduceOptions, Reduced};
 use crate::batch::read_classes;
@@ -48,18 +48,10 @@ impl<'py> LossCall<'py> {
         let mut others = Vec::new();
         let mut weights = LossWeights::default();
         if let Some(weight) = weight {
-            let shape = [reading.classes()];
-            let view = reading.matching(&weight, "weight", Accept::Numbers, &shape)?;
-            let values = doubles(&view)?;
-            let matrix = repeated(&values, &reading.logits, reading.axis);
-            weights.classes = Some((values, matrix));
-            others.push(view);
+            weights.classes = Some(reading.class_weights(&weight, &mut others)?);
         }
         if let Some(weight) = sample_weight {
-            let shape = reading.rows_shape();
-            let view = reading.matching(&weight, "sample_weight", Accept::Numbers, &shape)?;
-            weights.rows = Some(doubles(&view)?);
-            others.push(view);
+            weights.rows = Some(reading.row_weights(&weight, &mut others)?);
         }
         let reduced = Reduced::new(&reading, reducing)?;
         let options = reduced.cross_entropy(&label_smoothing, &z_loss)?;

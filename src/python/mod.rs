@@ -27,9 +27,7 @@ mod _core {
     #[pymodule_export]
     use super::cross_entropy::{cross_entropy, cross_entropy_with_grad};
     #[pymodule_export]
-    use super::divergence::{
-        js_divergence, js_divergence_with_grad, kl_divergence, kl_divergence_with_grad,
-    };
+    use super::divergence::{divergence, divergence_with_grad};
     #[pymodule_export]
     use super::evaluation::evaluate;
     #[pymodule_export]

@@ -1,7 +1,7 @@
 //! The logits of a call and how they are to be read: the arguments that all functions share, checked.
 
 use super::arguments::{integer, positive};
-use super::arrays::{Accept, View};
+use super::arrays::{Accept, View, doubles, repeated};
 use super::runtime::threads_of;
 use crate::batch::{Array, Matrix};
 use crate::error::{Error, shape};
@@ -107,6 +107,32 @@ impl<'py> Reading<'py> {
         let view = View::of(given, argument, accept)?;
         self.check_shape(&view, argument, expected)?;
         Ok(view)
+    }
+
+    /// The `weight` of a call: one number for each class, and the same spread over the rows. What is read joins
+    /// `others`.
+    pub(super) fn class_weights(
+        &self,
+        given: &Bound<'py, PyAny>,
+        others: &mut Vec<View<'py>>,
+    ) -> PyResult<(Vec<f64>, Matrix)> {
+        let view = self.matching(given, "weight", Accept::Numbers, &[self.classes()])?;
+        let values = doubles(&view)?;
+        let matrix = repeated(&values, &self.logits, self.axis);
+        others.push(view);
+        Ok((values, matrix))
+    }
+
+    /// The `sample_weight` of a call: one number for each row. What is read joins `others`.
+    pub(super) fn row_weights(
+        &self,
+        given: &Bound<'py, PyAny>,
+        others: &mut Vec<View<'py>>,
+    ) -> PyResult<Vec<f64>> {
+        let view = self.matching(given, "sample_weight", Accept::Numbers, &self.rows_shape())?;
+        let values = doubles(&view)?;
+        others.push(view);
+        Ok(values)
     }
 
     /// An error unless an argument has this shape, which follows from that of the logits.

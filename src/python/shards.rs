@@ -1,7 +1,7 @@
 //! `partial_cross_entropy`, `finish_cross_entropy`, `shard_grad`. How partials are put together is Python's affair.
 
 use super::arguments::{ignored_classes, integer};
-use super::arrays::{Accept, View, doubles, doubles_of, repeated};
+use super::arrays::{Accept, View, doubles, doubles_of};
 use super::reading::{ReadOptions, Reading};
 use super::reducing::{ReduceOptions, Reduced};
 use super::results::ResultType;
@@ -58,12 +58,7 @@ impl<'py> Shard<'py> {
         let mut others = Vec::new();
         let mut weights = LossWeights::default();
         if let Some(weight) = weight {
-            let shape = [reading.classes()];
-            let view = reading.matching(&weight, "weight", Accept::Numbers, &shape)?;
-            let values = doubles(&view)?;
-            let matrix = repeated(&values, &reading.logits, reading.axis);
-            weights.classes = Some((values, matrix));
-            others.push(view);
+            weights.classes = Some(reading.class_weights(&weight, &mut others)?);
         }
         let ignored = ignored_classes(ignore_index.as_ref())?;
         let rows = reading.rows_shape();
@@ -186,10 +181,7 @@ pub(super) fn shard_grad<'py>(
     let reduced = Reduced::new(reading, reducing)?;
     let options = reduced.cross_entropy(label_smoothing, z_loss)?;
     if let Some(given) = sample_weight {
-        let rows = reading.rows_shape();
-        let view = reading.matching(given, "sample_weight", Accept::Numbers, &rows)?;
-        shard.weights.rows = Some(doubles(&view)?);
-        shard.others.push(view);
+        shard.weights.rows = Some(reading.row_weights(given, &mut shard.others)?);
     }
     let above =
         grad_output.map(|given| View::of(given, "grad_output", Accept::Numbers)).transpose()?;

@@ -54,7 +54,18 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
         simd: S,
         at: usize,
     ) -> (Wide<S, E>, Wide<S, E>) {
-        let x = E::load(simd, &self.cells[at..]);
+        self.load_from::<S, PLAIN>(simd, &self.cells[at..], at)
+    }
+
+    /// The same of the cells that begin at that place.
+    #[inline(always)]
+    pub(super) fn load_from<S: Simd, const PLAIN: bool>(
+        &self,
+        simd: S,
+        cells: &[Cell<E>],
+        at: usize,
+    ) -> (Wide<S, E>, Wide<S, E>) {
+        let x = E::load(simd, cells);
         if PLAIN {
             return (x, Vector::splat(simd, E::Compute::ONE));
         }
@@ -227,6 +238,18 @@ impl<E: Element<Compute: Exp>> Beside<'_, E> {
 }
 
 impl<E: Element<Compute: Exp>> Weights<'_, E> {
+    /// Whether they are 1 for every class that takes part.
+    pub fn are_even(&self) -> bool {
+        match (self.classes, self.targets) {
+            (Along::Same(class), Along::Same(target)) => {
+                let [class, target] = [class.to_f64(), target.to_f64()];
+                let all = self.of_targets.to_f64() * target + self.of_allowed.to_f64();
+                class == 1.0 && all == 1.0
+            }
+            _ => false,
+        }
+    }
+
     /// The weights of whole vectors.
     #[inline(always)]
     fn load<S: Simd, const N: usize>(

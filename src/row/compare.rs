@@ -10,7 +10,7 @@ use super::write::Formula;
 use crate::element::{Element, Wide, store_part};
 use crate::exp::Exp;
 use crate::log::log;
-use crate::simd::{Kernel, MAX_LANES, Simd, Vector};
+use crate::simd::{Float, Kernel, MAX_LANES, Simd, Vector};
 use std::cell::Cell;
 
 /// Sums what a measure says of each class, over at most [`super::CHUNK`] of them.
@@ -57,6 +57,7 @@ struct Sums<'a, S: Simd, E: Element<Compute: Exp>, M> {
 
 impl<S: Simd, E: Element<Compute: Exp>, M: Measure<E::Compute>> Visit<S, E> for Sums<'_, S, E, M> {
     const WANTS_BESIDE: bool = true;
+    const WANTS_BESIDE_PARTS: bool = true;
     #[inline(always)]
     fn visit<const PART: bool>(
         &mut self,
@@ -103,6 +104,30 @@ impl<T: Exp + Element<Compute = T>> Kernel for Logarithms<'_, T> {
             to.set(from.get());
         }
         store_part(simd, rest, log(simd, T::load(simd, &padded)));
+    }
+}
+
+/// Elements in the precision in which they are computed.
+pub struct Widen<'a, E: Element> {
+    /// The elements.
+    pub from: &'a [Cell<E>],
+    /// Room for as many.
+    pub to: &'a [Cell<E::Compute>],
+}
+
+impl<E: Element<Compute: Exp>> Kernel for Widen<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (from, to) = (self.from.chunks(E::Compute::LANES), self.to.chunks(E::Compute::LANES));
+        for (from, to) in from.zip(to) {
+            if from.len() == E::Compute::LANES {
+                E::Compute::store::<S, false>(simd, to, E::load(simd, from));
+            } else {
+                from.iter().zip(to).for_each(|(from, to)| to.set(from.get().widen()));
+            }
+        }
     }
 }
 

@@ -56,7 +56,7 @@ mod summarize;
 mod write;
 
 pub use chunk::{Along, Beside, Chunk, Weights};
-pub use compare::{Compare, Logarithms, Nearer};
+pub use compare::{Compare, Logarithms, Nearer, Widen};
 pub use locate::{At, Locate};
 pub use measure::{Classes, Forward, JensenShannon, Measure, Pair, Reverse};
 pub use moments::{Moments, Nothing, Statistics, Weighted};

@@ -25,6 +25,8 @@ pub trait Moments<T: Exp>: Copy {
     const PLAIN: bool;
     /// Whether the terms need weights.
     const WEIGHTED: bool;
+    /// Whether terms some of whose elements are not there do.
+    const PARTS_WEIGHTED: bool;
     /// The sums while they are taken.
     type Sums<S: Simd>: Sums<S, T>;
     /// The sums of nothing.
@@ -52,6 +54,7 @@ pub struct Nothing;
 impl<T: Exp> Moments<T> for Nothing {
     const PLAIN: bool = true;
     const WEIGHTED: bool = false;
+    const PARTS_WEIGHTED: bool = false;
     type Sums<S: Simd> = Nothing;
     #[inline(always)]
     fn zero<S: Simd>(self, _: S) -> Self {
@@ -73,43 +76,47 @@ impl<S: Simd, T: Exp> Sums<S, T> for Nothing {
     }
 }
 
-/// `sum q (x - reference)` and `sum q` for weights q.
+/// `sum q (x - reference)` and `sum q` for weights q. If `EVEN` they are 1 for all that is there, and only those of
+/// parts are asked for; the bits are the same.
 #[derive(Clone, Copy, Debug)]
-pub struct Weighted {
+pub struct Weighted<const EVEN: bool> {
     /// Whether 0 times infinity is to be 0, not NaN.
     pub guarded: bool,
 }
 
-impl<T: Exp> Moments<T> for Weighted {
+impl<T: Exp, const EVEN: bool> Moments<T> for Weighted<EVEN> {
     const PLAIN: bool = false;
-    const WEIGHTED: bool = true;
-    type Sums<S: Simd> = WeightedSums<S, T>;
+    const WEIGHTED: bool = !EVEN;
+    const PARTS_WEIGHTED: bool = true;
+    type Sums<S: Simd> = WeightedSums<S, T, EVEN>;
     #[inline(always)]
-    fn zero<S: Simd>(self, simd: S) -> WeightedSums<S, T> {
+    fn zero<S: Simd>(self, simd: S) -> WeightedSums<S, T, EVEN> {
         let (moment, weight) = (BlockSum::zero(simd), BlockSum::zero(simd));
         WeightedSums { moment, weight, guarded: self.guarded }
     }
 }
 
 /// The sums of [`Weighted`].
-pub struct WeightedSums<S: Simd, T: Float> {
+pub struct WeightedSums<S: Simd, T: Float, const EVEN: bool> {
     moment: BlockSum<S, T>,
     weight: BlockSum<S, T>,
     guarded: bool,
 }
 
-impl<S: Simd, T: Exp> Clone for WeightedSums<S, T> {
+impl<S: Simd, T: Exp, const EVEN: bool> Clone for WeightedSums<S, T, EVEN> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<S: Simd, T: Exp> Copy for WeightedSums<S, T> {}
+impl<S: Simd, T: Exp, const EVEN: bool> Copy for WeightedSums<S, T, EVEN> {}
 
 #[expect(private_interfaces, reason = "as above")]
-impl<S: Simd, T: Exp> Sums<S, T> for WeightedSums<S, T> {
+impl<S: Simd, T: Exp, const EVEN: bool> Sums<S, T> for WeightedSums<S, T, EVEN> {
     #[inline(always)]
     fn add<const PART: bool>(&mut self, simd: S, Terms { d, weights, .. }: Terms<T::V<S>>) {
+        let ones = [Vector::splat(simd, T::ONE); UNROLL];
+        let weights = if EVEN && !PART { ones } else { weights };
         self.moment.add(products(simd, weights, d, PART || self.guarded));
         self.weight.add(weights);
     }
@@ -141,6 +148,7 @@ pub struct Statistics<T> {
 impl<T: Exp> Moments<T> for Statistics<T> {
     const PLAIN: bool = false;
     const WEIGHTED: bool = false;
+    const PARTS_WEIGHTED: bool = false;
     type Sums<S: Simd> = StatisticsSums<S, T>;
     #[inline(always)]
     fn zero<S: Simd>(self, simd: S) -> StatisticsSums<S, T> {

@@ -67,9 +67,11 @@ impl<E: Element<Compute: Exp>, M: Moments<E::Compute>> Summarize<'_, E, M> {
             let before = seen;
             loop {
                 let m = Vector::splat(simd, E::Compute::from_f64(reference));
-                let mut exponentials = Exponentials { seen: &mut seen, m, powers };
+                let none = Vector::splat(simd, E::Compute::from_f64(0.0));
+                let mut exponentials =
+                    Exponentials { seen: &mut seen, m, powers, unfolded: none, waits: false };
                 streams.each::<S, _, PLAIN>(simd, block.clone(), &mut exponentials);
-                seen.moments.end_block(simd);
+                exponentials.end_block(simd);
                 let limit = E::Compute::from_f64(reference + base.temperature);
                 if !seen.max.any_greater(Vector::splat(simd, limit)) {
                     break;
@@ -133,6 +135,7 @@ struct Largest<V> {
 
 impl<S: Simd, E: Element<Compute: Exp>> Visit<S, E> for Largest<Wide<S, E>> {
     const WANTS_BESIDE: bool = false;
+    const WANTS_BESIDE_PARTS: bool = false;
     #[inline(always)]
     fn visit<const PART: bool>(&mut self, _: S, x: [Wide<S, E>; UNROLL], _: [Wide<S, E>; UNROLL]) {
         self.max = max_of(self.max, x);
@@ -144,12 +147,35 @@ struct Exponentials<'a, S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute
     seen: &'a mut Seen<S, E, M>,
     m: Wide<S, E>,
     powers: Powers<Wide<S, E>>,
+    /// The exponentials of four vectors, added, that wait for those of the next four.
+    unfolded: Wide<S, E>,
+    /// Whether there are any.
+    waits: bool,
+}
+
+impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Exponentials<'_, S, E, M> {
+    /// Adds in double precision what waits.
+    #[inline(always)]
+    fn fold(&mut self, simd: S) {
+        self.seen.sum.add(self.unfolded.fold());
+        self.unfolded = Vector::splat(simd, E::Compute::from_f64(0.0));
+        self.waits = false;
+    }
+
+    #[inline(always)]
+    fn end_block(mut self, simd: S) {
+        if self.waits {
+            self.fold(simd);
+        }
+        self.seen.moments.end_block(simd);
+    }
 }
 
 impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Visit<S, E>
     for Exponentials<'_, S, E, M>
 {
     const WANTS_BESIDE: bool = M::WEIGHTED;
+    const WANTS_BESIDE_PARTS: bool = M::PARTS_WEIGHTED;
     #[inline(always)]
     fn visit<const PART: bool>(
         &mut self,
@@ -157,7 +183,7 @@ impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Visit<S, E>
         x: [Wide<S, E>; UNROLL],
         weights: [Wide<S, E>; UNROLL],
     ) {
-        let Self { seen, m, powers } = self;
+        let Self { seen, m, powers, .. } = self;
         seen.max = max_of(seen.max, x);
         let [a, b, c, d] = x;
         let d = [a.sub(*m), b.sub(*m), c.sub(*m), d.sub(*m)];
@@ -167,8 +193,13 @@ impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Visit<S, E>
             powers.exp(simd, d[2]),
             powers.exp(simd, d[3]),
         ];
-        seen.sum.add(sum_of(e).fold());
         seen.moments.add::<PART>(simd, Terms { x, d, e, weights });
+        self.unfolded = self.unfolded.add(sum_of(e));
+        if self.waits {
+            self.fold(simd);
+        } else {
+            self.waits = true;
+        }
     }
 }
 

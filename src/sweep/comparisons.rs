@@ -9,7 +9,7 @@ use crate::exp::Exp;
 use crate::loss::Divergence;
 use crate::row::{
     Beside, Classes, Compare, Forward, JensenShannon, Logarithms, Measure, Nothing, Pair, Partial,
-    Reverse, Summarize,
+    Reverse, Summarize, Widen,
 };
 use crate::simd::Level;
 use std::cell::Cell;
@@ -47,17 +47,25 @@ impl<'a> Teacher<'a> {
     }
 
     /// A part of a row.
-    pub(super) fn row<'t, T: Exp + Element<Compute = T>>(
+    pub(super) fn row<'t, E: Element<Compute: Exp>>(
         self,
         level: Level,
-        tile: &'t mut Tile<T>,
+        tile: &'t mut Tile<E::Compute>,
         part: &Part<'_>,
         row: usize,
-    ) -> &'t [Cell<T>]
+    ) -> &'t [Cell<E::Compute>]
     where
         'a: 't,
     {
-        tile.converted_row(self.logits, part, row, |cells| {
+        tile.filled_row(self.logits, part, row, |rows, columns, cells| {
+            if self.logits.is_contiguous::<E>() {
+                for (row, to) in rows.zip(cells.chunks(columns.len().max(1))) {
+                    let from = self.logits.cells::<E>(row, columns.clone());
+                    level.run(Widen { from, to });
+                }
+            } else {
+                self.logits.gather(rows, columns, cells);
+            }
             if self.are_probabilities {
                 level.run(Logarithms { cells });
             }

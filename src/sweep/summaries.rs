@@ -67,9 +67,12 @@ where
         logit: Option<f64>,
         guarded: bool,
     ) -> Partial {
-        if weights.is_some() {
-            let moments = Weighted { guarded };
-            let (partial, (moment, weight)) = self.run_sums(chunk, weights, skip, moments);
+        if let Some(given) = weights {
+            let (partial, (moment, weight)) = if chunk.mask.is_none() && given.are_even() {
+                self.run_sums(chunk, weights, skip, Weighted::<true> { guarded })
+            } else {
+                self.run_sums(chunk, weights, skip, Weighted::<false> { guarded })
+            };
             Partial { moment, weight, ..partial }
         } else if let Some(logit) = logit {
             let moments = Statistics { logit: Number::from_f64(logit), guarded };

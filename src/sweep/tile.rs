@@ -61,41 +61,42 @@ impl<T: Stored> Tile<T> {
         part: &Part<'_>,
         row: usize,
     ) -> &'t [Cell<T>] {
-        self.converted_row(matrix, part, row, |_| ())
+        self.filled_row(matrix, part, row, |rows, columns, cells| {
+            matrix.gather(rows, columns, cells);
+        })
     }
 
-    /// The same, of elements that are changed once they are gathered.
-    pub(super) fn converted_row<'t>(
+    /// The same, where `fill` writes a part of some rows to the tile.
+    pub(super) fn filled_row<'t>(
         &'t mut self,
         matrix: &'t Matrix,
         part: &Part<'_>,
         row: usize,
-        convert: impl FnOnce(&[Cell<T>]),
+        fill: impl FnOnce(Range<usize>, Range<usize>, &[Cell<T>]),
     ) -> &'t [Cell<T>] {
         let Part { group, columns } = part;
         if self.cells.is_empty() {
             return matrix.cells(row, columns.clone());
         }
         if self.whole {
-            self.hold(matrix, 0..1, 0..matrix.columns(), convert);
+            self.hold(0..1, 0..matrix.columns(), fill);
             return &self.cells[columns.clone()];
         }
         let width = columns.len();
-        self.hold(matrix, (*group).clone(), columns.clone(), convert);
+        self.hold((*group).clone(), columns.clone(), fill);
         &self.cells[(row - group.start) * width..][..width]
     }
 
     fn hold(
         &mut self,
-        matrix: &Matrix,
         rows: Range<usize>,
         columns: Range<usize>,
-        convert: impl FnOnce(&[Cell<T>]),
+        fill: impl FnOnce(Range<usize>, Range<usize>, &[Cell<T>]),
     ) {
         let wanted = (rows, columns);
         if self.holds.as_ref() != Some(&wanted) {
-            matrix.gather(wanted.0.clone(), wanted.1.clone(), &self.cells);
-            convert(&self.cells[..wanted.0.len() * wanted.1.len()]);
+            let size = wanted.0.len() * wanted.1.len();
+            fill(wanted.0.clone(), wanted.1.clone(), &self.cells[..size]);
             self.holds = Some(wanted);
         }
     }

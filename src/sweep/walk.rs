@@ -177,7 +177,7 @@ where
             softcap: self.softcap.as_ref(),
         };
         if let Some(teacher) = self.teacher {
-            let cells = teacher.row(self.level, &mut tiles.teacher, part, row);
+            let cells = teacher.row::<E>(self.level, &mut tiles.teacher, part, row);
             let other = Chunk { cells, mask, softcap: None };
             return Read { chunk, beside: Some(Beside::Logits(other)) };
         }

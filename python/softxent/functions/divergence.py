@@ -100,11 +100,9 @@ def kl_divergence(
     0.0124
     """
     reading = (axis, temperature, None, valid_classes, class_mask, dtype, threads)
-    comparing = (teacher, teacher_ids, ignore_rows)
+    comparing = (direction, None, teacher, teacher_ids, ignore_rows)
     reducing = (reduction, offsets, normalizer, on_empty)
-    return _core.kl_divergence(
-        teacher_logits, student_logits, reading, comparing, reducing, direction
-    )
+    return _core.divergence(teacher_logits, student_logits, reading, comparing, reducing)
 
 
 def kl_divergence_with_grad(
@@ -169,10 +167,10 @@ def kl_divergence_with_grad(
     array([[ 0.0312,  0.0193,  0.0169, -0.0674]])
     """
     reading = (axis, temperature, None, valid_classes, class_mask, dtype, threads)
-    comparing = (teacher, teacher_ids, ignore_rows)
+    comparing = (direction, None, teacher, teacher_ids, ignore_rows)
     reducing = (reduction, offsets, normalizer, on_empty)
-    return _core.kl_divergence_with_grad(
-        teacher_logits, student_logits, reading, comparing, reducing, direction, grad_output, out
+    return _core.divergence_with_grad(
+        teacher_logits, student_logits, reading, comparing, reducing, grad_output, out
     )
 
 
@@ -234,9 +232,9 @@ def js_divergence(
     0.0044
     """
     reading = (axis, temperature, None, valid_classes, class_mask, dtype, threads)
-    comparing = (teacher, teacher_ids, ignore_rows)
+    comparing = (None, beta, teacher, teacher_ids, ignore_rows)
     reducing = (reduction, offsets, normalizer, on_empty)
-    return _core.js_divergence(teacher_logits, student_logits, reading, comparing, reducing, beta)
+    return _core.divergence(teacher_logits, student_logits, reading, comparing, reducing)
 
 
 def js_divergence_with_grad(
@@ -301,8 +299,8 @@ def js_divergence_with_grad(
     array([[ 0.0065,  0.0049,  0.0048, -0.0163]])
     """
     reading = (axis, temperature, None, valid_classes, class_mask, dtype, threads)
-    comparing = (teacher, teacher_ids, ignore_rows)
+    comparing = (None, beta, teacher, teacher_ids, ignore_rows)
     reducing = (reduction, offsets, normalizer, on_empty)
-    return _core.js_divergence_with_grad(
-        teacher_logits, student_logits, reading, comparing, reducing, beta, grad_output, out
+    return _core.divergence_with_grad(
+        teacher_logits, student_logits, reading, comparing, reducing, grad_output, out
     )
