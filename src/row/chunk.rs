@@ -35,7 +35,13 @@ impl Lanes {
     #[inline(always)]
     fn are_whole<T: Float>(self) -> bool {
         let skips = self.skip.is_some_and(|skip| skip.wrapping_sub(self.at) < T::LANES);
-        self.at + T::LANES <= self.end && !skips
+        self.are_in_memory::<T>() && !skips
+    }
+
+    /// Whether all of them are there but perhaps the one that is left out.
+    #[inline(always)]
+    fn are_in_memory<T: Float>(self) -> bool {
+        self.at + T::LANES <= self.end
     }
 }
 
@@ -84,7 +90,7 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
         if lanes.are_whole::<E::Compute>() {
             return self.load::<S, PLAIN>(simd, lanes.at);
         }
-        let x = E::Compute::load(simd, &copy(self.cells, lanes, E::widen));
+        let x = load_part(simd, self.cells, lanes);
         let one = Vector::splat(simd, E::Compute::ONE);
         let (x, slope) = if PLAIN { (x, one) } else { self.capped(simd, x) };
         let below = Vector::splat(simd, E::Compute::NEG_INFINITY);
@@ -110,28 +116,34 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
     }
 
     /// 1 for each lane that is there and not masked.
-    #[inline(never)]
+    #[inline(always)]
     fn part(&self, lanes: Lanes) -> [Cell<u8>; MAX_LANES] {
         let part = [const { Cell::new(0) }; MAX_LANES];
-        for (byte, at) in part.iter().zip(lanes.at..lanes.end) {
-            let masked = self.mask.is_some_and(|mask| mask[at].get() == 0);
-            byte.set(u8::from(!masked && lanes.skip != Some(at)));
+        match self.mask {
+            Some(mask) => part.iter().zip(&mask[lanes.at..lanes.end]).for_each(copy),
+            None => part.iter().take(lanes.end - lanes.at).for_each(|byte| byte.set(1)),
+        }
+        if let Some(byte) = lanes.skip.and_then(|skip| part.get(skip.wrapping_sub(lanes.at))) {
+            byte.set(0);
         }
         part
     }
 }
 
-/// The elements that are there, 0 in the lanes of the others. (Not inlined: a row has few vectors that need
-/// it, and every kernel would hold several copies.)
-#[inline(never)]
-fn copy<A: Copy, T: Exp>(from: &[Cell<A>], lanes: Lanes, f: fn(A) -> T) -> [Cell<T>; MAX_LANES] {
-    let copied = std::array::from_fn(|_| Cell::new(T::from_f64(0.0)));
-    for (to, at) in copied.iter().zip(lanes.at..lanes.end) {
-        if lanes.skip != Some(at) {
-            to.set(f(from[at].get()));
-        }
+/// A vector that may not be whole, 0 in the lanes that are beyond the end.
+#[inline(always)]
+fn load_part<S: Simd, A: Element>(simd: S, cells: &[Cell<A>], lanes: Lanes) -> Wide<S, A> {
+    if lanes.are_in_memory::<A::Compute>() {
+        return A::load(simd, &cells[lanes.at..]);
     }
-    copied
+    let padded: [Cell<A>; MAX_LANES] = std::array::from_fn(|_| Cell::new(A::default()));
+    padded.iter().zip(&cells[lanes.at..lanes.end]).for_each(copy);
+    A::load(simd, &padded)
+}
+
+#[inline(always)]
+fn copy<T: Copy>((to, from): (&Cell<T>, &Cell<T>)) {
+    to.set(from.get());
 }
 
 /// What the logits of a chunk are weighted with: `w (of_targets t + of_allowed)` for class weights w and
@@ -180,13 +192,12 @@ impl<E: Element<Compute: Exp>> Along<'_, E> {
         vectors
     }
 
-    /// A vector that may not be whole; 0 in the lanes that are not there, if there is something for each
-    /// class.
+    /// A vector that may not be whole; 0 in the lanes beyond the end, if there is something for each class.
     #[inline(always)]
     fn load_part<S: Simd>(self, simd: S, lanes: Lanes) -> Wide<S, E> {
         match self {
-            Self::Each(cells) => E::Compute::load(simd, &copy(cells, lanes, |x| x)),
-            Self::Stored(cells) => E::Compute::load(simd, &copy(cells, lanes, E::widen)),
+            Self::Each(cells) => load_part(simd, cells, lanes),
+            Self::Stored(cells) => load_part(simd, cells, lanes),
             Self::Same(value) => Vector::splat(simd, value),
         }
     }

@@ -96,25 +96,30 @@ impl Schedule {
         let work = |i: usize| {
             plan.with_tiles(|tiles| {
                 let end = (i * task + task).min(rows);
+                let (mut all_known, mut all_found) =
+                    ([P::Known::default(); GROUP], [P::Found::default(); GROUP]);
                 for start in (i * task..end).step_by(self.group) {
                     let group = start..(start + self.group).min(end);
-                    let mut known = [P::Known::default(); GROUP];
+                    let known = &mut all_known[..group.len()];
+                    known.fill(P::Known::default());
                     for pass in 0..plan.reads() {
-                        let mut found = [P::Found::default(); GROUP];
+                        let found = &mut all_found[..group.len()];
+                        found.fill(P::Found::default());
                         for columns in chunks_of(columns) {
                             let part = Part { group: &group, columns };
-                            for ((row, found), known) in group.clone().zip(&mut found).zip(&known) {
+                            for ((row, found), known) in group.clone().zip(&mut *found).zip(&*known)
+                            {
                                 let here = plan.look(pass, tiles, &part, row, known);
                                 *found = plan.merge(*found, here);
                             }
                         }
-                        for ((row, found), known) in group.clone().zip(found).zip(&mut known) {
-                            plan.settle(pass, tiles, row, found, known);
+                        for ((row, found), known) in group.clone().zip(found).zip(&mut *known) {
+                            plan.settle(pass, tiles, row, *found, known);
                         }
                     }
                     if plan.writes() {
                         for columns in chunks_of(columns) {
-                            plan.write(tiles, &Part { group: &group, columns }, &known);
+                            plan.write(tiles, &Part { group: &group, columns }, known);
                         }
                     }
                 }
