@@ -16,9 +16,9 @@
 //!    of `x - reference` grows with the distance. The first block's reference is its maximum, found in a
 //!    pass of its own over 4 KiB. Taking maximum and sum of every block in two phases reached 70 % of the
 //!    read limit where this reaches 90-96 %.
-//! 2. *Sums in double precision.* Four vectors of exponentials are added pairwise in working precision, the
+//! 2. *Sums in double precision.* Eight vectors of exponentials are added pairwise in working precision, the
 //!    result is folded into eight doubles. Every addition in doubles would cost a quarter of the speed in
-//!    cache; longer chains in single precision lose small terms beside a large one. Sums of doubles carry the
+//!    cache, and folding after four 6 %; longer chains in single precision lose small terms beside a large one. Sums of doubles carry the
 //!    rounding errors along: without, a row of one large logit and 50,000 small ones was 600 ulp off.
 //! 3. *One element can be left out* of the summary (the target's). The loss `log1p(others / target)` of a
 //!    confident row is then exact, where `lse - x_y` would cancel to nothing.
@@ -27,8 +27,9 @@
 //!    leaves the memory idle while the exponentials are computed. With four, a software prefetch 1 KiB ahead
 //!    pays as well. Measured from memory on one thread, in GB/s, where reading alone reaches 16.4: one stream
 //!    8.3, with prefetch at the best distance 9.1 (12.0 into L2); two streams 10.8; eight 13.8; four 13.7, with
-//!    prefetch 256 bytes ahead 15.8, 512 16.6, 1024 17.4, 2048 17.4, 4096 16.2, 8192 14.5. In cache none of
-//!    this changes anything (25 GB/s).
+//!    prefetch 256 bytes ahead 15.8, 512 16.6, 1024 17.4, 2048 17.4, 4096 16.2, 8192 14.5 (Xeon). With memory
+//!    that is faster than the arithmetic (EPYC): 1024 27.4, 2048 32.3, 4096 28.7, 8192 32.0. In cache none of
+//!    this changes anything. Short rows: see `streams`.
 //! 5. *Long rows in chunks* of [`CHUNK`] elements, always cut at the same places whoever computes them, and
 //!    merged from left to right, so that many threads can share a row and the bits are the same.
 //! 6. *The tail of a chunk is padding* with -inf, whose exponential is exactly 0; never a second loop.

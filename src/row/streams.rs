@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::slice::ChunksExact;
 
 /// How far ahead of a stream to prefetch, in bytes.
-const PREFETCH: usize = 1024;
+const PREFETCH: usize = 2048;
 
 /// Bytes up to which a chunk is short, and what is prefetched is what lies at the same place in the next row, which
 /// follows it in memory as a rule: four streams of a short row end before any prefetcher has noticed them. Rows of

@@ -147,7 +147,8 @@ def kl_divergence_with_grad(
     loss : NumPy scalar or ndarray
         As `kl_divergence`.
     grad : ndarray, shape and dtype of `student_logits`
-        Exactly 0 in ignored rows and where a class is masked; NaN in rows whose divergence is NaN.
+        Exactly 0 in ignored rows and where a class is masked; NaN in rows whose divergence is NaN. Where it is
+        infinite there is no derivative: the slopes of such a row may be infinite or NaN.
 
     Raises
     ------
@@ -279,7 +280,8 @@ def js_divergence_with_grad(
     loss : NumPy scalar or ndarray
         As `js_divergence`.
     grad : ndarray, shape and dtype of `student_logits`
-        Exactly 0 in ignored rows and where a class is masked; NaN in rows whose divergence is NaN.
+        Exactly 0 in ignored rows and where a class is masked; NaN in rows whose divergence is NaN. Where it is
+        infinite there is no derivative: the slopes of such a row may be infinite or NaN.
 
     Raises
     ------

@@ -148,7 +148,8 @@ def finish_cross_entropy(
     sample_weight, label_smoothing, z_loss, reduction, offsets, normalizer, on_empty
         As for `cross_entropy`.
     dtype : floating dtype, optional
-        Of the result; by default float64 if a shard's logits are float64 or integers, else float32.
+        Of the result; by default float64 if a shard's logits are float64 or integers, else float32; float32
+        too where there are no rows, whose partials do not tell.
 
     Returns
     -------
