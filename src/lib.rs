@@ -14,7 +14,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`simd`] | the vocabulary: vectors of one logical width on every instruction set |
-//! | [`error`], [`threads`] | what can go wrong; tasks to threads |
+//! | [`error`], [`threads`], [`memory`] | what can go wrong; tasks to threads; blocks for large results |
 //! | [`element`] | dtypes: from memory to lanes and back |
 //! | [`exp`], [`log`] | the exponential and the logarithm on vectors |
 //! | [`batch`] | arrays as rows of columns; class ids, checked |
@@ -25,7 +25,7 @@
 //!
 //! Invariants: the same bits for every number of threads, layout, position in the batch, and for every
 //! instruction set with a fused multiply-add; no array of the size of the logits is allocated; `unsafe` only
-//! where vectors, views and threads meet memory.
+//! where vectors, views, threads and blocks meet memory.
 
 // What a user can cause is an error, never a panic. (Here and not in Cargo.toml, so that tests may unwrap.)
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -37,6 +37,7 @@ pub mod error;
 pub mod exp;
 pub mod log;
 pub mod loss;
+pub mod memory;
 #[cfg(feature = "python")]
 mod python;
 pub mod row;

@@ -29,7 +29,7 @@ Call: TypeAlias = dict[str, Any]
 FLOATS = [np.dtype(kind) for kind in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
 INTEGERS = [np.dtype(kind) for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")]
 REDUCTIONS = ["mean", "sum", "none", "sequence_mean"]
-NOT_MATHEMATICS = {"get_threads", "set_threads", "show_runtime"}
+NOT_MATHEMATICS = {"get_threads", "release_memory", "set_threads", "show_runtime"}
 PARAMETERS = {
     name: list(inspect.signature(getattr(sx, name)).parameters)
     for name in sx.__all__

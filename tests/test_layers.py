@@ -21,6 +21,7 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
     "simd": (0, set()),
     "error": (0, set()),
     "threads": (1, {"error"}),
+    "memory": (1, {"error"}),
     "element": (1, {"simd"}),
     "exp": (2, {"simd"}),
     "batch": (2, {"element", "error", "simd"}),
@@ -31,7 +32,7 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
     "compute": (7, {"batch", "error", "loss", "row", "sweep"}),
     "python": (
         8,
-        {"batch", "compute", "element", "error", "loss", "simd", "sweep", "threads"},
+        {"batch", "compute", "element", "error", "loss", "memory", "simd", "sweep", "threads"},
     ),
 }
 # Where an upper floor may take only so much from far below.
@@ -45,8 +46,8 @@ KEPT_IN = {
     r"\bnumpy::": {"python"},
     r"\b(core|std)::arch\b": {"simd"},
     r"\brayon\b": {"threads"},
-    r"\blibc::": {"threads"},
-    r"\bunsafe\b": {"batch", "element", "python", "simd", "threads"},
+    r"\blibc::": {"memory", "threads"},
+    r"\bunsafe\b": {"batch", "element", "memory", "python", "simd", "threads"},
 }
 
 

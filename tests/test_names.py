@@ -27,7 +27,7 @@ FAMILIES = [
     importlib.import_module(f"softxent.functions.{module.name}")
     for module in pkgutil.iter_modules(functions.__path__)
 ]
-NOT_MATHEMATICS = {"get_threads", "set_threads", "show_runtime"}
+NOT_MATHEMATICS = {"get_threads", "release_memory", "set_threads", "show_runtime"}
 MATHEMATICS = sorted(FUNCTIONS.keys() - NOT_MATHEMATICS)
 # What the reference has no use for: it is always in double precision, alone, and makes a new list.
 NOT_IN_REFERENCE = {"dtype", "out", "threads"}

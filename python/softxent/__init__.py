@@ -10,7 +10,7 @@ from softxent.functions.divergence import (
 from softxent.functions.evaluation import Evaluation, Evaluator, evaluate
 from softxent.functions.grad_hess import softmax_grad_hess
 from softxent.functions.probabilities import log_softmax, logsumexp, softmax
-from softxent.functions.runtime import get_threads, set_threads, show_runtime
+from softxent.functions.runtime import get_threads, release_memory, set_threads, show_runtime
 from softxent.functions.shards import (
     finish_cross_entropy,
     merge_partials,
@@ -37,6 +37,7 @@ __all__ = [
     "logsumexp",
     "merge_partials",
     "partial_cross_entropy",
+    "release_memory",
     "set_threads",
     "shard_grad",
     "show_runtime",

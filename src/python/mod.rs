@@ -12,6 +12,7 @@ mod errors;
 mod evaluation;
 mod grad_hess;
 mod loss_call;
+mod memory;
 mod probabilities;
 mod reading;
 mod reducing;
@@ -32,6 +33,8 @@ mod _core {
     use super::evaluation::evaluate;
     #[pymodule_export]
     use super::grad_hess::softmax_grad_hess;
+    #[pymodule_export]
+    use super::memory::release_memory;
     #[pymodule_export]
     use super::probabilities::{log_softmax, logsumexp, softmax};
     #[pymodule_export]

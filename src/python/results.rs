@@ -1,13 +1,16 @@
 //! What is given back: the dtype of a result, new arrays, the caller's own `out`, NumPy scalars.
 
 use super::arrays::{View, kind_of, plain};
+use super::memory::Memory;
 use crate::element::Kind;
 use crate::error::{self, Error, shape};
+use crate::memory;
 use numpy::npyffi::{NPY_ORDER, PY_ARRAY_API};
 use numpy::prelude::*;
 use numpy::{PyArray1, PyArrayDescr, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
 
 /// A floating-point dtype for a result, and its kind.
 pub(super) struct ResultType<'py> {
@@ -88,6 +91,9 @@ impl<'py> ResultType<'py> {
     /// A new array of this dtype, with the shape of `prototype` and its order of axes.
     pub(super) fn empty_like(&self, prototype: &View<'py>) -> PyResult<View<'py>> {
         let py = prototype.object.py();
+        if let Some(array) = self.recycled(prototype)? {
+            return Ok(View::with_kind(array, self.kind));
+        }
         // SAFETY: a live array and a live dtype, whose reference the call takes over.
         let array = unsafe {
             let pointer = PY_ARRAY_API.PyArray_NewLikeArray(
@@ -100,6 +106,22 @@ impl<'py> ResultType<'py> {
             Bound::from_owned_ptr_or_err(py, pointer)?
         };
         Ok(View::with_kind(array.cast_into::<PyUntypedArray>()?, self.kind))
+    }
+
+    /// A large one in C order, on memory that an earlier result may have left; None if it is not such a one.
+    fn recycled(&self, prototype: &View<'py>) -> PyResult<Option<Bound<'py, PyUntypedArray>>> {
+        let shape = &prototype.array.shape;
+        let elements = shape.iter().try_fold(1usize, |all, &length| all.checked_mul(length));
+        let size = elements.and_then(|elements| elements.checked_mul(self.kind.size()));
+        let Some(size) = size.filter(|&size| size >= memory::LEAST) else { return Ok(None) };
+        if !prototype.object.is_c_contiguous() {
+            return Ok(None);
+        }
+        let py = prototype.object.py();
+        let base = Bound::new(py, Memory::new(size)?)?;
+        let shape = PyTuple::new(py, shape)?;
+        let array = py.get_type::<PyUntypedArray>().call1((shape, &self.dtype, base))?;
+        Ok(Some(array.cast_into()?))
     }
 
     /// The array for the results: the caller's, checked, or a new one like the logits.

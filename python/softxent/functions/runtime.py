@@ -51,6 +51,32 @@ def get_threads() -> int:
     return _core.get_threads()
 
 
+def release_memory() -> int:
+    """Return to the system the memory that waits for the next large result.
+
+    A new array of a megabyte or more takes the memory of an earlier result that is gone, if there is one of about
+    its size; a new one from the system would cost more than the computation. What waits is at most a quarter of the
+    machine's memory, and the system may take it back whenever it is short of memory (it still counts it as the
+    process's own until then). Arrays that are in use are not touched.
+
+    Returns
+    -------
+    int
+        How many bytes were returned.
+
+    Examples
+    --------
+    >>> import numpy as np, softxent as sx
+    >>> gone = sx.softmax(np.zeros((100, 5000)))
+    >>> del gone
+    >>> sx.release_memory() >= 100 * 5000 * 8
+    True
+    >>> sx.release_memory()
+    0
+    """
+    return _core.release_memory()
+
+
 def show_runtime() -> dict[str, Any]:
     """Print and return what the package runs on.
 

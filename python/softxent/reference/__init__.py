@@ -3,8 +3,8 @@
 Written to be read, and to be what every other implementation is tested against. The functions have
 the names and keywords of the public ones; they take and give nested lists of numbers. It does not
 know arrays, dtypes, threads or speed: an answer is always in double precision, so there is no
-`out`, `dtype` or `threads`, and `show_runtime`, `set_threads` and `get_threads`, which are not
-mathematics, have no twin here.
+`out`, `dtype` or `threads`, and `show_runtime`, `set_threads`, `get_threads` and `release_memory`,
+which are not mathematics, have no twin here.
 
 The rooms, ground floor first; each opens with its formulas:
 

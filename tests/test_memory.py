@@ -1,0 +1,122 @@
+"""Memory of large results: used again when a result is gone, never while anything sees it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import softxent as sx
+
+MIB = 2**20
+SHAPE = (64, 8192)  # 2 MiB of singles
+LOGITS = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
+
+needs_maps = pytest.mark.skipif(sys.platform == "win32", reason="only where memory is mapped")
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits() -> Iterator[None]:
+    sx.release_memory()
+    yield
+    sx.release_memory()
+
+
+@needs_maps
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_result_takes_the_memory_of_one_that_is_gone(dtype: type) -> None:
+    logits = np.tile(LOGITS.astype(dtype), (2, 1))
+    address = sx.softmax(logits).ctypes.data
+    assert sx.softmax(logits).ctypes.data == address
+    assert sx.cross_entropy_with_grad(logits, np.zeros(128, int))[1].ctypes.data == address
+    assert address % 64 == 0
+
+
+def test_what_waits_is_returned_once() -> None:
+    sx.softmax(LOGITS)
+    expected = 2 * MIB if sys.platform != "win32" else 0
+    assert sx.release_memory() == expected
+    assert sx.release_memory() == 0
+
+
+def test_a_result_is_left_alone_while_a_view_of_it_is_alive() -> None:
+    first = sx.softmax(LOGITS)
+    expected = first[3].copy()
+    view = first[3].reshape(2, -1).T
+    del first
+    others = [sx.softmax(LOGITS + 1) for _ in range(3)]
+    sx.release_memory()
+    np.testing.assert_array_equal(view.T.reshape(-1), expected)
+    assert len({other.ctypes.data for other in others}) == 3
+
+
+def test_a_result_is_an_ordinary_array() -> None:
+    result = sx.softmax(LOGITS)
+    assert type(result) is np.ndarray
+    assert result.flags.writeable
+    assert result.flags.c_contiguous
+    result[:] = 7
+    assert (result.copy() == 7).all()
+
+
+def test_other_orders_of_axes_are_kept() -> None:
+    result = sx.softmax(np.asfortranarray(LOGITS))
+    assert result.flags.f_contiguous
+    np.testing.assert_array_equal(result, sx.softmax(LOGITS))
+
+
+def test_threads_get_memory_of_their_own() -> None:
+    def work(seed: int) -> bool:
+        logits = np.random.default_rng(seed).standard_normal(SHAPE, dtype=np.float32)
+        expected = sx.softmax(logits, out=np.empty_like(logits))
+        return all(np.array_equal(sx.softmax(logits), expected) for _ in range(20))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(16)))
+
+
+@needs_maps
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_leaves_its_parents_results_alone() -> None:
+    mine = sx.softmax(LOGITS)
+    expected = mine.copy()
+    sx.softmax(LOGITS)  # waits, for both
+    child = os.fork()
+    if child == 0:
+        good = np.array_equal(
+            sx.softmax(LOGITS + 1), sx.softmax(LOGITS + 1, out=np.empty_like(mine))
+        )
+        mine[:] = 0
+        os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(mine, expected)
+    np.testing.assert_array_equal(sx.softmax(LOGITS), expected)
+
+
+LIMITED = """
+import resource
+import numpy as np
+import softxent as sx
+
+sx.set_threads(1)
+large, small = np.zeros((40, 2**20), np.float32), np.zeros((20, 2**20), np.float32)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = used + 200 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sx.softmax(small)  # 80 MiB that wait
+sx.softmax(large)  # 160 MiB: there is room only without them
+try:
+    sx.softmax(np.broadcast_to(large[0], (60, 2**20)))
+except MemoryError:
+    print("no memory")
+print(sx.softmax(small)[0, 0] == np.float32(2**-20))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_what_waits_makes_room_for_a_result_that_needs_it() -> None:
+    command = [sys.executable, "-c", LIMITED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split("\n") == ["no memory", "True", ""], done.stderr
