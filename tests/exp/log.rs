@@ -4,7 +4,7 @@
 //! `cargo test --test exp log -- --nocapture` prints the largest errors found.
 
 use crate::pair::Pair;
-use crate::twin::{Random, bits, is_fused, on_every_level, thinned, vector};
+use crate::twin::{Random, bits, is_fused, on_every_level, run, thinned, vector};
 use crate::{Lane, SPAN, Worst, stride, ulps, worst_beside, worst_of};
 use softxent::log::{log, log_of};
 use softxent::simd::{Kernel, Level, Simd, Vector};
@@ -108,7 +108,7 @@ fn the_logarithm_of_every_subnormal_single_keeps_its_bound() {
     let exact: Vec<f64> = x.iter().map(|&x| f64::from(x).ln()).collect();
     for level in Level::available() {
         let mut worst = Worst::none();
-        for (i, got) in level.run(Logarithms(&x)).into_iter().enumerate() {
+        for (i, got) in run(level, Logarithms(&x)).into_iter().enumerate() {
             worst.see(i % 16, ulps(f64::from(got), exact[i]), x[i].to_bits());
         }
         let (error, at) = worst.total();
@@ -131,7 +131,7 @@ fn the_logarithm_of_doubles_keeps_its_bound() {
     x.resize(x.len().next_multiple_of(8), 3.0);
     let exact: Vec<Pair> = x.iter().map(|&x| Pair::log(x)).collect();
     for level in Level::available() {
-        let (error, at) = worst_beside(&x, &level.run(Logarithms(&x)), &exact);
+        let (error, at) = worst_beside(&x, &run(level, Logarithms(&x)), &exact);
         println!("log of doubles, {}: {error:.4} ulp at {at:e}", level.name());
         assert!(error <= BOUND, "{}: {error} ulp at {at:e}", level.name());
     }
@@ -162,7 +162,7 @@ fn the_logarithm_of_a_number_whose_distance_from_1_is_known_has_its_digits() {
         });
         let exact: Vec<Pair> = exact.collect();
         for level in Level::available() {
-            let got = level.run(WithDistance { y: &y, u: &u });
+            let got = run(level, WithDistance { y: &y, u: &u });
             let (error, at) = worst_beside(&u, &got, &exact);
             println!("log of 1 + {name}, {}: {error:.4} ulp at {at:e}", level.name());
             assert!(error <= BOUND, "{}: {error} ulp at {at:e}", level.name());

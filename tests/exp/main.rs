@@ -23,7 +23,7 @@ use std::f64::consts::{LN_2, LOG2_E};
 use std::fmt::{Debug, LowerExp};
 use std::iter::{Skip, StepBy};
 use std::ops::Range;
-use twin::{Random, bits, is_fused, on_every_level, thinned, vector};
+use twin::{Random, bits, is_fused, on_every_level, run, thinned, vector};
 
 /// What the exponential promises, in units in the last place.
 const BOUND: f64 = 1.5;
@@ -164,7 +164,7 @@ fn worst_of<K: Kernel<Output = (f64, f32)>>(
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 let share = blocks.clone().skip(thread).step_by(threads);
-                scope.spawn(move || level.run(kernel(share)))
+                scope.spawn(move || run(level, kernel(share)))
             })
             .collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).fold((0.0, 0.0), larger)
@@ -252,7 +252,7 @@ fn check_each<T: Lane>(
         let mut d: Vec<T> = numbers.by_ref().take(1 << 16).collect();
         d.resize(d.len().next_multiple_of(T::LANES), d[0]);
         for level in Level::available() {
-            let powers = level.run(Exponentials { base: &base, d: &d });
+            let powers = run(level, Exponentials { base: &base, d: &d });
             for (d, power) in std::iter::zip(&d, powers) {
                 assert!(
                     right(power),
@@ -367,7 +367,7 @@ fn the_exponential_of_doubles_keeps_its_bound_at_every_temperature() {
             d.iter().map(|&d| Pair(d, 0.0).over(temperature).exp()).collect();
         let base = Base::new(temperature);
         for level in Level::available() {
-            let powers = level.run(Exponentials { base: &base, d: &d });
+            let powers = run(level, Exponentials { base: &base, d: &d });
             let mut worst = 0.0;
             for ((power, d), &(exact, n)) in powers.into_iter().zip(&d).zip(&exact) {
                 // In two steps, since 2^1023 is the last power of two.

@@ -5,7 +5,7 @@
 
 use crate::Lane;
 use crate::pair::Pair;
-use crate::twin::{Random, bits, is_fused, on_every_level, thinned, vector};
+use crate::twin::{Random, bits, is_fused, on_every_level, run, thinned, vector};
 use softxent::exp::Softcap;
 use softxent::simd::{Kernel, Level, Simd, Vector};
 
@@ -41,7 +41,7 @@ fn check_each<T: Lane>(cap: f64, mut x: Vec<T>, mut check: impl FnMut(&str, T, [
     x.resize(x.len().next_multiple_of(T::LANES), x[0]);
     let softcap = Softcap::new(cap);
     for level in Level::available() {
-        for (&x, result) in x.iter().zip(level.run(Capped { softcap: &softcap, x: &x })) {
+        for (&x, result) in x.iter().zip(run(level, Capped { softcap: &softcap, x: &x })) {
             check(level.name(), x, result);
         }
     }
@@ -65,7 +65,7 @@ fn capped_numbers_and_their_derivatives_keep_their_bounds() {
             let softcap = Softcap::new(cap);
             for level in Level::available() {
                 let (mut worst, mut worst_at) = ([0.0; 2], [0.0; 2]);
-                let results = level.run(Capped { softcap: &softcap, x: &x });
+                let results = run(level, Capped { softcap: &softcap, x: &x });
                 for ((result, x), &(tanh, slope, n)) in results.iter().zip(&x).zip(&exact) {
                     let [capped, derivative] = result.map(T::to_f64);
                     let errors = [

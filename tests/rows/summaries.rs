@@ -1,7 +1,7 @@
 //! Maximum and sum of exponentials of plain rows: of every length, with every element left out, rising and falling,
 //! with infinities and NaN at every place; and their merging.
 
-use crate::twin::{bits, thinned};
+use crate::twin::{bits, run, thinned};
 use crate::writes::write;
 use crate::{Item, Naive, cells, for_every_element, lengths, logits, places, plain, summaries};
 use half::f16;
@@ -87,10 +87,11 @@ fn a_sum_of_many_equal_doubles_keeps_its_last_digits() {
         for level in Level::available() {
             let term = [Cell::new(logit)];
             let formula = Affine { max: 0.0, base, alpha: 1.0, beta: 0.0 };
-            level.run(write(plain(&term), &term, formula));
+            run(level, write(plain(&term), &term, formula));
             let exact = 1.0 + (CHUNK - 1) as f64 * term[0].get();
             let (chunk, moments) = (plain(&row), Nothing);
-            let (got, _) = level.run(Summarize { chunk, skip: None, base, moments, weights: None });
+            let (got, _) =
+                run(level, Summarize { chunk, skip: None, base, moments, weights: None });
             let ulps = (got.sum - exact).abs() / (exact * f64::EPSILON);
             assert!(ulps <= 4.0, "{}: exp({logit}) is summed {ulps} ulp off", level.name());
         }

@@ -2,7 +2,7 @@
 
 use crate::masks::spoilt;
 use crate::moments::Weighting;
-use crate::twin::{bits, on_every_level, thinned};
+use crate::twin::{bits, on_every_level, run, thinned};
 use crate::{
     Capped, Item, Mask, cells, check_fused, check_near, element_bits, epsilon, for_every_element,
     lengths, logits, masks, places, plain,
@@ -133,7 +133,7 @@ where
     for level in Level::available() {
         let place: Vec<Cell<E>> = write().from.cells.to_vec();
         let from = Chunk { cells: &place, ..write().from };
-        level.run(Write { from, to: &place, ..own() });
+        run(level, Write { from, to: &place, ..own() });
         let (_, wide) = wide.iter().find(|(name, _)| *name == level.name()).unwrap();
         let narrow = wide.iter().map(|x| bits(E::narrow(x.get()).to_f64()));
         assert!(row_bits(&place).into_iter().eq(narrow), "{}: in place", level.name());
@@ -364,8 +364,8 @@ where
             let (plain, streamed) =
                 (Guarded::<O>::new(length, 0), Guarded::new(length, misalignment));
             let write = |to| Write { to, ..write(misalignment % 2) };
-            level.run(write(plain.room()));
-            level.run(Write { stream: true, ..write(streamed.room()) });
+            run(level, write(plain.room()));
+            run(level, Write { stream: true, ..write(streamed.room()) });
             level.fence();
             streamed.check_guards();
             let [plain, streamed] = [plain, streamed].map(|output| row_bits(output.room()));

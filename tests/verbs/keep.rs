@@ -3,7 +3,7 @@
 //! Every byte but 0 keeps its lane, and with it every bit of it; only the bytes of the lanes are read.
 
 use crate::Lane;
-use crate::twin::{Random, on_every_level, vector};
+use crate::twin::{Random, on_every_level, run, vector};
 use softxent::element::{Kind, Stored, keep};
 use softxent::simd::{Float, Kernel, Level, MAX_LANES, Number, Simd, Vector};
 use std::cell::Cell;
@@ -159,7 +159,7 @@ fn the_safe_function_refuses_a_mask_that_is_shorter_than_a_vector() {
             let mask: Vec<Cell<u8>> = (0..length).map(|i| Cell::new((i % 3) as u8)).collect();
             for level in Level::available() {
                 let run = || {
-                    level.run(SafeKeep { x: &x, mask: &mask, other: &other })[..T::LANES].to_vec()
+                    run(level, SafeKeep { x: &x, mask: &mask, other: &other })[..T::LANES].to_vec()
                 };
                 let kept = catch_unwind(AssertUnwindSafe(run));
                 if length < T::LANES {

@@ -1,6 +1,6 @@
 //! Vectors in memory: loaded and stored at any address, past the caches, and what lies around them.
 
-use crate::twin::Random;
+use crate::twin::{Random, run};
 use softxent::simd::{Kernel, Level, Simd, Vector};
 
 /// Memory at the start of a cache line.
@@ -76,12 +76,15 @@ fn check_move<T: Moved>(way: Way, from: usize, to: usize) {
     expected.0[to..to + T::BYTES].copy_from_slice(&source.0[from..from + T::BYTES]);
     for level in Level::available() {
         let mut target = before.clone();
-        level.run(Move::<T> {
-            from: &source.0[from..],
-            to: &mut target.0[to..],
-            way,
-            kind: std::marker::PhantomData,
-        });
+        run(
+            level,
+            Move::<T> {
+                from: &source.0[from..],
+                to: &mut target.0[to..],
+                way,
+                kind: std::marker::PhantomData,
+            },
+        );
         assert_eq!(target, expected, "{}: {way:?} from byte {from} to byte {to}", level.name());
     }
 }
