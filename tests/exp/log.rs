@@ -92,7 +92,7 @@ impl<I: Iterator<Item = u32>> Kernel for WorstLogarithm<I> {
 fn the_logarithm_of_every_positive_normal_single_keeps_its_bound() {
     let blocks = f32::MIN_POSITIVE.to_bits() / SPAN..f32::INFINITY.to_bits() / SPAN;
     for level in Level::available() {
-        let stride = stride(level).max(thinned(128) as u32);
+        let stride = stride(level);
         let (error, at) =
             worst_of(level, blocks.clone(), |blocks| WorstLogarithm { blocks, stride });
         println!("log of singles, {}: {error:.4} ulp at {at:e}", level.name());
