@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod comparisons;
 mod locate;
 mod masks;
 mod moments;

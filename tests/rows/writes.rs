@@ -80,7 +80,9 @@ pub(crate) fn write<'a, E: Item, O: Element<Compute = E::Compute>, F: Formula<E:
 
 /// What is written on every level, each time to new room and nothing beside it; those that have to agree with the
 /// twin do.
-fn written<'a, E, O, F>(write: impl Fn() -> Write<'a, E, O, F>) -> Vec<(&'static str, Vec<Cell<O>>)>
+pub(crate) fn written<'a, E, O, F>(
+    write: impl Fn() -> Write<'a, E, O, F>,
+) -> Vec<(&'static str, Vec<Cell<O>>)>
 where
     E: Item,
     O: Item<Compute = E::Compute>,
