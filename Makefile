@@ -31,7 +31,7 @@ test: .venv/built ## Run all tests (Rust and Python)
 lint: .venv/built ## Check format, lints, types and the stub
 	cargo fmt --check
 	cargo clippy --quiet --locked --all-targets -- -D warnings
-	cargo clippy --quiet --locked --all-targets --features python -- -D warnings
+	cargo clippy --quiet --locked --lib --features python -- -D warnings
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -42,11 +42,14 @@ check: lint test ## Lint, then all tests
 
 .venv-peers/tools: benches/requirements.txt pyproject.toml
 	$(PYTHON) -m venv --upgrade-deps .venv-peers
-	$(PEERS)/pip install --quiet --group test maturin -r benches/requirements.txt
+	$(PEERS)/pip install --quiet --group test -r benches/requirements.txt
 	@touch $@
 
-.venv-peers/built: .venv-peers/tools $(SOURCES)
-	VIRTUAL_ENV=$(CURDIR)/.venv-peers $(PEERS)/maturin develop --release --quiet
+# The wheel of what .venv has built: to cargo another environment is another Python, for which all is compiled again.
+.venv-peers/built: .venv-peers/tools .venv/built
+	rm -rf target/wheels
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin build --release --quiet --out target/wheels
+	$(PEERS)/pip install --quiet --no-deps --force-reinstall target/wheels/*.whl
 	@touch $@
 
 .PHONY: test-peers
