@@ -4,7 +4,8 @@
 # A cross toolchain needs a standard library, a linker and a C library for the target, and an emulator.
 # Debian packages all four, at versions that fit each other, so the tests run inside a small Debian of
 # their own under target/aarch64-root. Nothing outside `target` changes, but for debootstrap itself.
-# The first run takes some two minutes and 3 GB; later ones reuse the root and rebuild what changed.
+# Making it takes three to five minutes and 2 GB, the tests as long again; later runs reuse it and rebuild
+# what changed.
 #
 # Not its business: what the tests check, and the Python boundary, which is left out of the build.
 set -euo pipefail
