@@ -22,6 +22,10 @@ help: ## Show this list
 run: .venv/built ## Train a small language model on the standard library's sources: the main job, on screen
 	$(BIN)/softxent demo
 
+.PHONY: compile
+compile: .venv/built ## Compile the package and its tests
+	cargo test --quiet --locked --no-run
+
 .PHONY: test
 test: .venv/built ## Run all tests (Rust and Python)
 	cargo test --quiet --locked

@@ -19,7 +19,7 @@ use std::sync::{Mutex, TryLockError};
 pub const LEAST: usize = 1 << 20;
 
 /// Blocks are multiples of a huge page.
-const PAGE: usize = 2 << 20;
+pub const PAGE: usize = 2 << 20;
 
 /// The blocks that wait for the next result, the one that waits longest first.
 static WAITING: Mutex<Vec<Mapping>> = Mutex::new(Vec::new());
@@ -155,7 +155,7 @@ impl Drop for Mapping {
 
 /// The most bytes that wait.
 #[cfg(unix)]
-fn limit() -> usize {
+pub fn limit() -> usize {
     // SAFETY: reads two numbers of the system's.
     let numbers =
         unsafe { [libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)] };
@@ -190,54 +190,8 @@ impl Drop for Mapping {
     }
 }
 
+/// The most bytes that wait.
 #[cfg(not(unix))]
-fn limit() -> usize {
+pub fn limit() -> usize {
     0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The tests share what waits, so they are one.
-    #[test]
-    fn a_block_that_is_gone_is_the_next_one_of_its_size_until_it_is_released() {
-        release();
-        let first = Block::new(3 * PAGE).unwrap();
-        let address = first.address();
-        assert_eq!(address.addr() % 64, 0);
-        drop(first);
-        if limit() == 0 {
-            return;
-        }
-        assert_eq!(kept(), 3 * PAGE);
-
-        let smaller = Block::new(PAGE).unwrap();
-        assert_ne!(smaller.address(), address, "most of it would lie idle");
-        let larger = Block::new(3 * PAGE + 1).unwrap();
-        assert_ne!(larger.address(), address, "it is too small");
-        let same = Block::new(2 * PAGE + 1).unwrap();
-        assert_eq!(same.address(), address);
-        let other = Block::new(3 * PAGE).unwrap();
-        assert_ne!(other.address(), address, "it is in use");
-
-        drop([smaller, larger, same, other]);
-        assert_eq!(release(), (1 + 4 + 3 + 3) * PAGE);
-        assert_eq!(kept(), 0);
-
-        // At the limit the one that has waited longest goes.
-        for pages in [1, 2, 3] {
-            keep(Mapping::new(pages * PAGE).unwrap(), 5 * PAGE);
-        }
-        assert_eq!(release(), (2 + 3) * PAGE);
-        keep(Mapping::new(PAGE).unwrap(), 0);
-        assert_eq!(kept(), 0);
-    }
-
-    #[test]
-    fn what_can_not_be_mapped_is_an_error() {
-        for bytes in [usize::MAX, usize::MAX / 2] {
-            assert!(matches!(Block::new(bytes), Err(Error::Memory(_))));
-        }
-    }
 }
