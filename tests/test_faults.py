@@ -77,6 +77,12 @@ def ids_of(length: int) -> Array:
     return np.broadcast_to(np.int64(0), (length,))
 
 
+def merged_of(length: int) -> Array:
+    """What is known of so many rows of one class, in the memory of one."""
+    row = sx.partial_cross_entropy(np.zeros((1, 1), np.float32), [0], class_offset=0)
+    return np.broadcast_to(sx.merge_partials([row]), (1, length))
+
+
 def run_program(program: Callable[..., None], *arguments: str | float) -> str:
     """Run a function of this file in a process of its own, which must end well. What it prints."""
     process = subprocess.Popen(
@@ -169,13 +175,30 @@ LONG: dict[str, Callable[[], Any]] = {
     "gradients in place": lambda: in_place(
         lambda logits, out: sx.cross_entropy_with_grad(logits, ids_of(len(logits)), out=out)
     ),
+    "divergences of many rows": lambda: sx.kl_divergence(*[rows_of(10**6, 40_000)] * 2),
+    "a divergence of a row without end": lambda: sx.js_divergence(*[rows_of(1, 2**31)] * 2),
+    "gradients of divergences in place": lambda: in_place(
+        lambda logits, out: sx.js_divergence_with_grad(rows_of(len(logits)), logits, out=out)
+    ),
+    "partials of many rows": lambda: sx.partial_cross_entropy(
+        rows_of(10**6, 40_000), ids_of(10**6), class_offset=0
+    ),
+    "a partial of a row without end": lambda: sx.partial_cross_entropy(
+        rows_of(1, 2**33), ids_of(1), class_offset=0
+    ),
+    "gradients of a shard in place": lambda: in_place(
+        lambda logits, out: sx.shard_grad(
+            logits, ids_of(len(logits)), merged_of(len(logits)), class_offset=0, out=out
+        ),
+        rows=2 * 10**6,
+    ),
 }
 
 
-def in_place(function: Callable[..., Any]) -> None:
+def in_place(function: Callable[..., Any], rows: int = 10**7) -> None:
     """A long call on little memory: each element is a task."""
     _core._set_thresholds(0, None, 1)
-    logits = np.zeros((10**7, 1), np.float16)
+    logits = np.zeros((rows, 1), np.float16)
     function(logits, out=logits)
 
 
@@ -230,6 +253,15 @@ HUNGRY: dict[str, Callable[[], Any]] = {
     "sequences": lambda: sx.cross_entropy(
         rows_of(0), ids_of(0), reduction="sequence_mean", offsets=ids_of(ROWS)
     ),
+    "divergences": lambda: sx.kl_divergence(*[rows_of(ROWS)] * 2, reduction="none"),
+    "gradient of divergences": lambda: sx.js_divergence_with_grad(*[rows_of(ROWS, 8)] * 2),
+    "partials": lambda: sx.partial_cross_entropy(
+        rows_of(ROWS // 8), ids_of(ROWS // 8), class_offset=0
+    ),
+    "losses of shards": lambda: sx.finish_cross_entropy(merged_of(ROWS), reduction="none"),
+    "gradient of a shard": lambda: sx.shard_grad(
+        rows_of(ROWS // 8), ids_of(ROWS // 8), merged_of(ROWS // 8), class_offset=0
+    ),
 }
 
 
@@ -260,6 +292,9 @@ def test_a_result_larger_than_any_memory_is_a_memory_error() -> None:
         lambda: sx.logsumexp(logits),
         lambda: sx.cross_entropy(logits, targets),
         lambda: sx.cross_entropy_with_grad(logits, targets),
+        lambda: sx.kl_divergence(logits, logits),
+        lambda: sx.js_divergence_with_grad(logits, logits),
+        lambda: sx.partial_cross_entropy(logits, targets, class_offset=0),
     ):
         with pytest.raises(MemoryError):
             call()
@@ -288,6 +323,7 @@ def test_a_call_that_gets_no_threads_does_the_work_itself() -> None:
 def test_many_calls_leave_nothing_behind() -> None:
     logits, targets = np.zeros((3, 7), np.float32), np.array([0, 1, 2])
     swapped, out = logits.astype(">f4"), np.zeros_like(logits)
+    ignored = np.array([True, False, False])
 
     def refused(**options: Any) -> None:
         with contextlib.suppress(ValueError, TypeError, IndexError):
@@ -300,12 +336,18 @@ def test_many_calls_leave_nothing_behind() -> None:
         sx.logsumexp(logits.tolist(), keepdims=True)
         sx.cross_entropy(logits, targets, reduction="none", ignore_index=[5, 6])
         sx.cross_entropy_with_grad(logits, targets, grad_output=2.0, threads=2)
+        sx.kl_divergence(logits, swapped, reduction="none")
+        sx.js_divergence_with_grad(logits, swapped, ignore_rows=ignored, out=out)
+        merged = sx.merge_partials([sx.partial_cross_entropy(logits, targets, class_offset=0)])
+        sx.finish_cross_entropy(merged, sample_weight=targets)
+        sx.shard_grad(logits, targets, merged, class_offset=0, out=out)
         refused(axis=7)
         refused(out=out[:, ::-1].T)
         refused(temperature="1")
         refused(ignore_index=[object()])
 
-    kept: list[Any] = [logits, targets, swapped, out, *(a.dtype for a in (logits, swapped, out))]
+    arrays = [logits, targets, swapped, out, ignored]
+    kept: list[Any] = [*arrays, *(a.dtype for a in arrays)]
     kept += [np.dtype(np.float16), np.dtype(np.float64), 7, "none", np.ndarray]
 
     def state() -> tuple[list[int], int, int]:
@@ -386,11 +428,19 @@ def test_a_neighbour_that_flushes_to_zero_changes_nothing(
     def results(threads: int) -> list[Array]:
         options: dict[str, Any] = {"reduction": "none", "threads": threads}
         # The upstream gradient makes every element of the gradient subnormal.
-        found = sx.cross_entropy_with_grad(logits, targets, grad_output=tiny, **options)
+        found: list[Any] = []
+        found += sx.cross_entropy_with_grad(logits, targets, grad_output=tiny, **options)
+        found += sx.js_divergence_with_grad(logits, logits[::-1], grad_output=tiny, **options)
+        shard: dict[str, Any] = {"class_offset": 0, "threads": threads}
+        merged = sx.merge_partials([sx.partial_cross_entropy(logits, targets, **shard)])
+        found.append(sx.finish_cross_entropy(merged, reduction="none"))
+        upstream: dict[str, Any] = {"reduction": "none", "grad_output": tiny}
+        found.append(sx.shard_grad(logits, targets, merged, **shard, **upstream))
         return [*found, sx.softmax(logits, threads=threads), sx.logsumexp(logits, threads=threads)]
 
     expected = results(threads=1)
-    assert 0 < abs(expected[1]).max() < np.finfo(dtype).tiny
+    for grad in (expected[1], expected[5]):
+        assert 0 < abs(grad).max() < np.finfo(dtype).tiny
     for threads in (1, 4):
         neighbour.set_state(DEFAULT_STATE | state)
         try:
