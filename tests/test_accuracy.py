@@ -20,42 +20,32 @@ exponential itself, over all its arguments, is tested in Rust.
 
 import functools
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
-import ml_dtypes
-import mpmath
 import numpy as np
 import pytest
 import softxent as sx
-from numpy.typing import NDArray
-
-Array: TypeAlias = NDArray[Any]
-Dtype: TypeAlias = np.dtype[Any]
-# By the name of the output: the error and what is allowed, in ulp, where they are closest.
-Errors: TypeAlias = dict[str, tuple[float, float]]
-
-FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-mp = mpmath.mp.clone()
-mp.dps = 60
+from digits import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    NAMES,
+    Array,
+    Dtype,
+    Errors,
+    assert_within,
+    mp,
+    note,
+    rows,
+    ulp,
+)
 
 
 @functools.lru_cache(maxsize=300_000)
 def exp(x: float, temperature: float) -> Any:
     """Rows of the same numbers in another order share their exponentials."""
     return mp.exp(mp.mpf(x) / mp.mpf(temperature))
-
-
-def ulp(exact: Any, dtype: Dtype) -> Any:
-    """A unit in the last place of a number, or of each of an array of them."""
-    return np.spacing(np.abs(np.asarray(exact, np.float64)).astype(dtype)).astype(np.float64)
-
-
-def note(errors: Errors, name: str, error: float, allowed: float) -> None:
-    """Keeps of each output what is closest to its bound, or furthest beyond."""
-    before, bound = errors.get(name, (0.0, 1.0))
-    if name not in errors or error / allowed > before / bound:
-        errors[name] = error, allowed
 
 
 def note_one(
@@ -154,42 +144,6 @@ def errors_of(row: Array, targets: set[int], temperature: float = 1.0) -> Errors
     return errors
 
 
-def rows(classes: int, dtype: Dtype) -> dict[str, Array]:
-    """Rows by name. Most have the same numbers, and so the same exponentials."""
-    random = np.random.default_rng(classes)
-    normal = random.standard_normal(classes).astype(dtype)
-    masked = np.where(random.random(classes) < 0.5, normal, -np.inf).astype(dtype)
-    masked[classes // 2] = normal[classes // 2]
-    # 1e-12 is left for the others.
-    confident = normal.copy()
-    confident[classes // 3] = -math.log(1e-12) + math.log(np.exp(normal.astype(np.float64)).sum())
-    steps = np.arange(classes)
-    return {
-        "normal": normal,
-        "normal x 10": 10 * normal,
-        "normal x 100": 100 * normal,
-        "near one-hot": confident,
-        "equal": np.full(classes, 2.7, dtype),
-        "sorted up": np.sort(normal),
-        "sorted down": np.sort(10 * normal)[::-1].copy(),
-        "masked": masked,
-        # In single precision each of the small terms is half a unit of the large one, or less.
-        "one large": np.where(steps == 0, 0.3, -16.7).astype(dtype),
-        "large and small side by side": np.where(steps % 64 < 16, 0.3, -16.7).astype(dtype),
-        "large and small in quarters": np.where(4 * steps < classes, 0.3, -16.7).astype(dtype),
-        "small before large in quarters": np.where(4 * steps < 3 * classes, -17.1, 0.2).astype(
-            dtype
-        ),
-        # Just not enough in a block of 1024 for another reference, and just enough.
-        "ramp that keeps the reference": (0.97 / 1024 * steps).astype(dtype),
-        "ramp that raises the reference": (1.03 / 1024 * steps - 9).astype(dtype),
-        "far from 0": (normal + dtype.type(1000)).astype(dtype),
-        # What an lse is near 0 for.
-        "log-probabilities": normal - np.log(np.exp(normal).sum(dtype=dtype)),
-        "largest at 0": 5 * (normal - normal.max()),
-    }
-
-
 def targets_of(row: Array) -> set[int]:
     """The most probable class, the least, the first, the last, and one in the middle."""
     finite = np.flatnonzero(np.isfinite(row))
@@ -197,12 +151,6 @@ def targets_of(row: Array) -> set[int]:
     return {int(finite[place]) for place in places}
 
 
-def assert_within(errors: Errors) -> None:
-    beyond = {name: found for name, found in errors.items() if found[0] > found[1]}
-    assert not beyond, "error and bound in ulp"
-
-
-NAMES = list(rows(2, FLOAT32))
 # Of the long rows only some: 60 digits take their time.
 CASES = [(classes, name) for classes in (1, 2, 7, 64, 130, 1000) for name in NAMES]
 CASES += [(50257, name) for name in NAMES if name not in ("far from 0", "largest at 0")]
