@@ -4,6 +4,7 @@ A layout is a function from an array to one of equal shape and values whose memo
 It says nothing about what a function makes of it.
 """
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,8 +89,18 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Array], 
     return LAYOUTS.get(request.param, memory_mapped)
 
 
+@contextlib.contextmanager
+def thresholds(parallel: int | None, stream: int | None, task: int | None) -> Iterator[None]:
+    """Other sizes at which the way of working changes, for a while."""
+    _core._set_thresholds(parallel, stream, task)
+    try:
+        yield
+    finally:
+        _core._set_thresholds(None, None, None)
+
+
 @pytest.fixture
 def set_thresholds() -> Iterator[Callable[[int | None, int | None, int | None], None]]:
-    """Sets the sizes at which the way of working changes (`parallel`, `stream`, `task`)."""
-    yield _core._set_thresholds
-    _core._set_thresholds(None, None, None)
+    """Sets those sizes for the rest of a test."""
+    with thresholds(None, None, None):
+        yield _core._set_thresholds

@@ -6,18 +6,17 @@ The exact values are made by the tests themselves, each for its function.
 import math
 from typing import Any, TypeAlias
 
-import ml_dtypes
 import mpmath
 import numpy as np
-from numpy.typing import NDArray
+from common import (
+    FLOAT32,
+    Array,
+    Dtype,
+)
 
-Array: TypeAlias = NDArray[Any]
-Dtype: TypeAlias = np.dtype[Any]
 # By the name of the output: the error and what is allowed, in ulp, where they are closest.
 Errors: TypeAlias = dict[str, tuple[float, float]]
 
-FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 mp = mpmath.mp.clone()
 mp.dps = 60
 

@@ -4,23 +4,24 @@ Literal rows with literal answers, the places around which kernels go wrong, and
 NaN or infinity for a number. Calls nothing of the library.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
+from common import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    INF,
+    NAN,
+    Dtype,
+    Thresholds,
+)
 
-Array: TypeAlias = NDArray[Any]
-Dtype: TypeAlias = np.dtype[Any]
-Thresholds: TypeAlias = tuple[int | None, int | None, int | None]
 SetThresholds: TypeAlias = Callable[[int | None, int | None, int | None], None]
 
-INF, NAN, LN2 = math.inf, math.nan, 0.6931471805599453
-FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-DTYPES = [FLOAT16, BFLOAT16, FLOAT32, FLOAT64]
+LN2 = 0.6931471805599453
 PRECISION = {FLOAT16: 1e-3, BFLOAT16: 4e-3, FLOAT32: 3e-7, FLOAT64: 1e-15}
 LARGEST = {
     FLOAT16: 65504.0,
@@ -30,10 +31,6 @@ LARGEST = {
 }
 # As the sizes ask for; and several threads, chunks of rows to threads, stores past the caches.
 WAYS: list[Thresholds] = [(None, None, None), (0, 0, 1)]
-
-
-def loss_dtype(dtype: Dtype) -> Dtype:
-    return FLOAT64 if dtype == FLOAT64 else FLOAT32
 
 
 def is_near(got: Any, expected: Any, roundings: float = 1.0) -> bool:

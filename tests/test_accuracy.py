@@ -25,21 +25,8 @@ from typing import Any
 import numpy as np
 import pytest
 import softxent as sx
-from digits import (
-    BFLOAT16,
-    FLOAT16,
-    FLOAT32,
-    FLOAT64,
-    NAMES,
-    Array,
-    Dtype,
-    Errors,
-    assert_within,
-    mp,
-    note,
-    rows,
-    ulp,
-)
+from common import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Array, Dtype
+from digits import NAMES, Errors, assert_within, mp, note, rows, ulp
 
 
 @functools.lru_cache(maxsize=300_000)

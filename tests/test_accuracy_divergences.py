@@ -14,27 +14,13 @@ and one rounding of what is less than the smallest normal number.
 
 import functools
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
 import softxent as sx
-from digits import (
-    BFLOAT16,
-    FLOAT16,
-    FLOAT32,
-    FLOAT64,
-    NAMES,
-    Array,
-    Dtype,
-    Errors,
-    assert_within,
-    mp,
-    note,
-    rows,
-)
-
-Options: TypeAlias = dict[str, Any]
+from common import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Array, Dtype, Options
+from digits import NAMES, Errors, assert_within, mp, note, rows
 
 MEASURES: dict[str, tuple[Any, Options]] = {
     "forward": (sx.kl_divergence_with_grad, {"direction": "forward"}),

@@ -6,28 +6,33 @@ the terms that are summed, none of which is negative.
 """
 
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import hypothesis.strategies as st
-import ml_dtypes
 import numpy as np
 import pytest
 import softxent as sx
-from conftest import LAYOUTS
-from hypothesis import HealthCheck, given, settings
-from numpy.typing import NDArray
-from softxent import _core, reference
+from common import (
+    BFLOAT16,
+    DTYPES,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    INF,
+    NAN,
+    ROUNDING,
+    THRESHOLDS,
+    Array,
+    Options,
+    close,
+    drawn,
+    lists,
+    same_bits,
+)
+from conftest import LAYOUTS, thresholds
+from hypothesis import given, settings
+from softxent import reference
 
-Array: TypeAlias = NDArray[Any]
-Options: TypeAlias = dict[str, Any]
-
-FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-DTYPES = [FLOAT16, BFLOAT16, FLOAT32, FLOAT64]
-ROUNDING = {FLOAT16: 2.0**-11, BFLOAT16: 2.0**-8, FLOAT32: 2.0**-24, FLOAT64: 2.0**-53}
-LOST = {FLOAT16: 2.0**-24, BFLOAT16: 2.0**-120, FLOAT32: 2.0**-120, FLOAT64: 2.0**-1000}
-THRESHOLDS = [(None, None, None), (0, None, 1), (0, 0, 1)]
-INF, NAN = math.inf, math.nan
 # Each with its gradient.
 FUNCTIONS: dict[str, tuple[Any, Any]] = {
     "kl_divergence": (sx.kl_divergence, sx.kl_divergence_with_grad),
@@ -42,24 +47,6 @@ MEASURES: list[tuple[str, Options]] = [
     ("js_divergence", {"beta": 1.0}),
 ]
 each_measure = pytest.mark.parametrize(("name", "own"), MEASURES, ids=str)
-
-drawn = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
-
-def lists(value: Any) -> Any:
-    if not isinstance(value, np.ndarray):
-        return value
-    return (value if value.dtype.kind in "biu" else value.astype(np.float64)).tolist()
-
-
-def same_bits(a: Any, b: Any) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
-    return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
 # How large errors may be.
@@ -89,24 +76,6 @@ def room(teacher: Array, student: Array) -> tuple[Array, Array]:
     whole = (size.sum(axis=-1) + ((p + q) * r).sum(axis=-1))[..., np.newaxis]
     of_slopes = (p + q) * np.where(near, np.abs(r) + whole, 1 + np.abs(r) + whole) * roundings
     return of_loss, of_slopes
-
-
-def close(got: Any, expected: Any, dtype: np.dtype[Any], allowed: Any) -> None:
-    """`got` has the dtype, and the values within what is allowed and one rounding to the dtype."""
-    assert got.dtype == dtype
-    values = np.asarray(got).astype(np.float64)
-    with np.errstate(over="ignore"):
-        wanted = np.array(expected, np.float64).astype(dtype).astype(np.float64)
-    assert values.shape == wanted.shape
-    finite = np.isfinite(wanted) & np.isfinite(values)
-    np.testing.assert_array_equal(values[~finite], wanted[~finite])
-    with np.errstate(invalid="ignore"):
-        error = np.abs(values - wanted)
-    bound = np.nan_to_num(allowed) + 2 * ROUNDING[dtype] * np.abs(wanted) + LOST[dtype]
-    beyond = np.argwhere(finite & (error > bound))
-    for place in map(tuple, beyond[:1]):
-        found = f"{values[place]!r} where {wanted[place]!r} was expected"
-        pytest.fail(f"{list(place)}: {found}, off by {(error / bound)[place]:.2g} times the bound")
 
 
 # What is drawn.
@@ -163,7 +132,7 @@ def masked(x: Array, axis: int, options: Options) -> Array:
 
 def check(name: str, own: Options, teacher: Array, student: Array, axis: int, given: Any) -> None:
     """The function and its gradient against the reference; drawn besides: layout, threads, upstream."""
-    options, layout, thresholds, threads, upstream = given
+    options, layout, way, threads, upstream = given
     dtype = student.dtype
     result = FLOAT64 if dtype == FLOAT64 else FLOAT32
     log_p = log_softmax(masked(teacher, axis, options))
@@ -182,16 +151,13 @@ def check(name: str, own: Options, teacher: Array, student: Array, axis: int, gi
         for key, value in options.items()
     }
     arrays = [LAYOUTS[layout](side) for side in (teacher, student)]
-    _core._set_thresholds(*thresholds)
-    try:
+    with thresholds(*way):
         more = own | ours | {"axis": axis, "threads": threads}
         loss, grad = FUNCTIONS[name][1](*arrays, grad_output=upstream, **more)
         assert same_bits(FUNCTIONS[name][0](*arrays, **more), loss)
         place = student.copy()
         FUNCTIONS[name][1](arrays[0], place, grad_output=upstream, out=place, **more)
         assert same_bits(place, grad)
-    finally:
-        _core._set_thresholds(None, None, None)
     # A probability below the smallest number is 0, and 0 log 0 = 0, where the reference has an infinity.
     one_sided = np.isfinite(log_p) != np.isfinite(log_q)
     if (one_sided & (np.fmax(np.exp(log_p), np.exp(log_q)) < 1e-37)).any():
@@ -248,13 +214,10 @@ def test_divergences_of_probabilities_agree_with_the_reference(
     expected, expected_grad = getattr(reference, f"{name}_with_grad")(
         lists(teacher), lists(student), axis=axis, **own, **exact
     )
-    _core._set_thresholds(*ways[1])
-    try:
+    with thresholds(*ways[1]):
         loss, grad = FUNCTIONS[name][1](
             LAYOUTS[ways[0]](teacher), LAYOUTS[ways[0]](student), axis=axis, **own, **given
         )
-    finally:
-        _core._set_thresholds(None, None, None)
     p = log_softmax(masked(of_logs, axis, options))
     q = log_softmax(masked(student, axis, options))
     if (np.isfinite(p) != np.isfinite(q)).any() and own.get("beta") in (None, 0.0, 1.0):
@@ -426,11 +389,8 @@ def test_rows_that_are_cut_in_chunks_give_the_same_bits() -> None:
     teacher, student = random.standard_normal((2, 3, 70_001), dtype=np.float32)
     for name, own in MEASURES:
         expected = FUNCTIONS[name][1](teacher, student, threads=1, **own)
-        _core._set_thresholds(0, 0, 1)
-        try:
+        with thresholds(0, 0, 1):
             got = FUNCTIONS[name][1](teacher, student, threads=3, **own)
-        finally:
-            _core._set_thresholds(None, None, None)
         assert all(same_bits(a, b) for a, b in zip(got, expected, strict=True))
 
 

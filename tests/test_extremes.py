@@ -13,32 +13,34 @@ from typing import Any
 import numpy as np
 import pytest
 import softxent as sx
-from extremes import (
+from common import (
     BFLOAT16,
-    CASES,
     DTYPES,
     FLOAT16,
     FLOAT32,
     FLOAT64,
     INF,
+    NAN,
+    Array,
+    Dtype,
+    Thresholds,
+    loss_dtype,
+)
+from extremes import (
+    CASES,
     LARGEST,
     LN2,
     LOG_P0,
     LOG_P1,
     MASKS,
-    NAN,
     NAN_BITS,
     P0,
     P1,
     WAYS,
-    Array,
-    Dtype,
     SetThresholds,
-    Thresholds,
     boundaries,
     case_in,
     is_near,
-    loss_dtype,
 )
 
 

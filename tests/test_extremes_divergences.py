@@ -11,31 +11,32 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 import softxent as sx
-from extremes import (
+from common import (
     BFLOAT16,
     DTYPES,
     FLOAT64,
     INF,
+    NAN,
+    Array,
+    Dtype,
+    Options,
+    Thresholds,
+    loss_dtype,
+)
+from extremes import (
     LARGEST,
     LN2,
     LOG_P0,
     LOG_P1,
     MASKS,
-    NAN,
     NAN_BITS,
     P0,
     P1,
     WAYS,
-    Array,
-    Dtype,
     SetThresholds,
-    Thresholds,
     boundaries,
     is_near,
-    loss_dtype,
 )
-
-Options: TypeAlias = dict[str, Any]
 
 FORWARD, REVERSE, JENSEN_SHANNON = "forward", "reverse", "Jensen-Shannon"
 CALLS: dict[str, tuple[Any, Any, Options]] = {

@@ -12,25 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import softxent as sx
+from common import DTYPES, FLOAT16, INF, NAN, Array, Dtype, Thresholds, loss_dtype
 from extremes import (
     CASES,
-    DTYPES,
-    FLOAT16,
-    INF,
     LARGEST,
     LN2,
     MASKS,
-    NAN,
     NAN_BITS,
     WAYS,
-    Array,
-    Dtype,
     SetThresholds,
-    Thresholds,
     boundaries,
     case_in,
     is_near,
-    loss_dtype,
 )
 
 

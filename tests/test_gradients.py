@@ -10,32 +10,28 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 import pytest
 import softxent as sx
-from numpy.typing import NDArray
+from common import (
+    DTYPES,
+    ROUNDING,
+    THRESHOLDS,
+    Array,
+    Dtype,
+    same_bits,
+)
+from finite_differences import difference_at
 
-Array: TypeAlias = NDArray[Any]
-Dtype: TypeAlias = np.dtype[Any]
 Layout: TypeAlias = Callable[[Array], Array]
 SetThresholds: TypeAlias = Callable[[int | None, int | None, int | None], None]
 
-DTYPES = [np.dtype(kind) for kind in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
-# Relative size of half a unit in the last place.
-ROUNDING = dict(zip(DTYPES, (2.0**-11, 2.0**-8, 2.0**-24, 2.0**-53), strict=True))
-# The ways of working: as the sizes ask for; several threads; and stores that go past the caches.
-THRESHOLDS = [(None, None, None), (0, None, 1), (0, 0, 1)]
 # Some of a vector; a step and more; a block and more; a row that is cut in pieces.
 CLASSES = [1, 2, 5, 70, 1030, 33001]
 
 
 def normal(shape: tuple[int, ...], dtype: Any = np.float64, scale: float = 2.0) -> Array:
     return (scale * np.random.default_rng(1).standard_normal(shape)).astype(dtype)
-
-
-def same_bits(a: Array, b: Array) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 # Finite differences.
@@ -55,22 +51,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"ignore_index": [3, 0]},
     {"ignore_index": [4], "grad_output": np.float32(0.5)},
 ]
-
-
-def following(logits: Array, targets: Any, grad_output: Any = 1.0, **options: Any) -> float:
-    """What comes after the loss: the sum of the losses times `grad_output`."""
-    return float(np.sum(grad_output * sx.cross_entropy(logits, targets, **options)))
-
-
-def difference_at(
-    place: tuple[int, ...], step: float, logits: Array, targets: Any, **options: Any
-) -> float:
-    """How much `following` changes with one logit."""
-    up, down = logits.copy(), logits.copy()
-    up[place] += step
-    down[place] -= step
-    change = following(up, targets, **options) - following(down, targets, **options)
-    return change / float(up[place] - down[place])
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -13,55 +13,36 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import hypothesis.strategies as st
-import ml_dtypes
 import numpy as np
 import pytest
 import softxent as sx
-from conftest import LAYOUTS
-from hypothesis import HealthCheck, Phase, given, settings
-from numpy.typing import NDArray
-from softxent import _core, reference
-
-Array: TypeAlias = NDArray[Any]
-Dtype: TypeAlias = np.dtype[Any]
-Options: TypeAlias = dict[str, Any]
-Thresholds: TypeAlias = tuple[int | None, int | None, int | None]
-
-FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-DTYPES = [FLOAT16, BFLOAT16, FLOAT32, FLOAT64]
-# Half a unit in the last place, relatively; and what may be lost below the smallest normal number.
-ROUNDING = {FLOAT16: 2.0**-11, BFLOAT16: 2.0**-8, FLOAT32: 2.0**-24, FLOAT64: 2.0**-53}
-LOST = {FLOAT16: 2.0**-24, BFLOAT16: 2.0**-120, FLOAT32: 2.0**-120, FLOAT64: 2.0**-1000}
-# As the sizes ask for; several threads; and stores that go past the caches.
-THRESHOLDS: list[Thresholds] = [(None, None, None), (0, None, 1), (0, 0, 1)]
-INF, NAN = math.inf, math.nan
-
-drawn = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+from common import (
+    BFLOAT16,
+    DTYPES,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    INF,
+    LOST,
+    NAN,
+    ROUNDING,
+    THRESHOLDS,
+    Array,
+    Dtype,
+    Options,
+    Thresholds,
+    close,
+    drawn,
+    lists,
+    loss_dtype,
+    same_bits,
 )
-
-
-def loss_dtype(dtype: Dtype) -> Dtype:
-    return FLOAT64 if dtype == FLOAT64 else FLOAT32
-
-
-def lists(array: Any) -> Any:
-    """As the reference takes it: every floating dtype has its values among the doubles."""
-    array = np.asarray(array)
-    return (array if array.dtype.kind in "biu" else array.astype(np.float64)).tolist()
-
-
-def same_bits(a: Any, b: Any) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
-    return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
-
+from conftest import LAYOUTS, thresholds
+from hypothesis import Phase, given, settings
+from softxent import reference
 
 # How large the terms are.
 
@@ -138,24 +119,6 @@ class Row:
         return slopes
 
 
-def close(got: Any, expected: Any, dtype: Dtype, allowed: Any) -> None:
-    """`got` has the dtype, and the values within what is allowed and one rounding to the dtype."""
-    assert got.dtype == dtype
-    values = np.asarray(got).astype(np.float64)
-    with np.errstate(over="ignore"):
-        wanted = np.array(expected, np.float64).astype(dtype).astype(np.float64)
-    assert values.shape == wanted.shape
-    finite = np.isfinite(wanted) & np.isfinite(values)
-    np.testing.assert_array_equal(values[~finite], wanted[~finite])
-    with np.errstate(invalid="ignore"):
-        error = np.abs(values - wanted)
-    room = allowed + 2 * ROUNDING[dtype] * np.abs(wanted) + LOST[dtype]
-    beyond = np.argwhere(finite & (error > room))
-    for place in map(tuple, beyond[:1]):
-        found = f"{values[place]!r} where {wanted[place]!r} was expected"
-        pytest.fail(f"{list(place)}: {found}, off by {(error / room)[place]:.2g} times the bound")
-
-
 # What is drawn.
 
 
@@ -195,11 +158,8 @@ class Batch:
 
     def run(self, function: Callable[..., Any], *arrays: Array, **more: Any) -> Any:
         """The function on arrays of that layout, on that many threads, cut in that way."""
-        _core._set_thresholds(*self.thresholds)
-        try:
+        with thresholds(*self.thresholds):
             return function(*map(LAYOUTS[self.layout], arrays), **self.given, **more)
-        finally:
-            _core._set_thresholds(None, None, None)
 
     def in_place(self, function: Callable[..., Any], *arrays: Array, **more: Any) -> Array:
         """What the function makes of the logits, in their own place."""

@@ -6,15 +6,16 @@ What a loss should be is not known here, nor how many digits of a slope are righ
 """
 
 import itertools
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
 import softxent as sx
-from numpy.typing import NDArray
-
-Array: TypeAlias = NDArray[Any]
-Options: TypeAlias = dict[str, Any]
+from common import (
+    Array,
+    Options,
+)
+from finite_differences import difference_at
 
 CLASSES = 6
 SHAPE = (2, 3)  # of the rows
@@ -34,20 +35,6 @@ def probabilities(*shape: int) -> Array:
     targets[targets < 0.3] = 0.0
     targets.flat[1] = -0.4
     return targets
-
-
-def following(logits: Array, targets: Any, grad_output: Any = 1.0, **options: Any) -> float:
-    """What comes after the loss: the sum of the losses times `grad_output`."""
-    return float(np.sum(grad_output * sx.cross_entropy(logits, targets, **options)))
-
-
-def difference_at(place: Any, step: float, logits: Array, targets: Any, **options: Any) -> float:
-    """How much `following` changes with one logit."""
-    up, down = logits.copy(), logits.copy()
-    up[place] += step
-    down[place] -= step
-    change = following(up, targets, **options) - following(down, targets, **options)
-    return change / float(up[place] - down[place])
 
 
 # Each option alone, then beside those that it has to do with.

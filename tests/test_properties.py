@@ -9,27 +9,27 @@ in every run.
 import contextlib
 import io
 import math
-from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
-import ml_dtypes
 import numpy as np
 import pytest
 import softxent as sx
+from common import (
+    BFLOAT16,
+    DTYPES,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    ROUNDING,
+    Array,
+    Dtype,
+    same_bits,
+)
+from conftest import thresholds
 from hypothesis import HealthCheck, given, settings
-from numpy.typing import NDArray
-from softxent import _core, reference
-
-Array: TypeAlias = NDArray[Any]
-Dtype: TypeAlias = np.dtype[Any]
-
-FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-DTYPES = [FLOAT16, BFLOAT16, FLOAT32, FLOAT64]
-# Half a unit in the last place, relatively.
-ROUNDING = {FLOAT16: 2.0**-11, BFLOAT16: 2.0**-8, FLOAT32: 2.0**-24, FLOAT64: 2.0**-53}
+from softxent import reference
 
 bounded = settings(
     max_examples=100,
@@ -43,11 +43,6 @@ bounded = settings(
 def precision(dtype: Dtype) -> float:
     """Half a unit in the last place of what is computed in."""
     return ROUNDING[FLOAT64 if dtype == FLOAT64 else FLOAT32]
-
-
-def same_bits(a: Any, b: Any) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
-    return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
 # Inputs.
@@ -104,15 +99,6 @@ def batches(draw: st.DrawFn, *, special: bool = False) -> tuple[Array, Array, in
 
 
 TEMPERATURES = st.sampled_from([1.0, 1.0, 0.5, 3.0]) | st.floats(0.1, 100.0)
-
-
-@contextlib.contextmanager
-def thresholds(parallel: int | None, stream: int | None, task: int | None) -> Iterator[None]:
-    _core._set_thresholds(parallel, stream, task)
-    try:
-        yield
-    finally:
-        _core._set_thresholds(None, None, None)
 
 
 def rows_of(array: Array, axis: int) -> Array:

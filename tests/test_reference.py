@@ -16,17 +16,13 @@ from typing import Any
 
 import mpmath
 import pytest
+from common import near
 from softxent import reference
 
 INF, NAN = math.inf, math.nan
 LN2 = 0.6931471805599453
 EPSILON = sys.float_info.epsilon  # one ulp of 1.0: the unit of a relative error bound
 TEXT = [3.2, 1.0, -0.5, 2.5]  # the next word: mat, hat, sat, rug
-
-
-def near(expected: Any, tolerance: float = 1e-15) -> Any:
-    """Equal up to a relative error; NaN is equal to NaN."""
-    return pytest.approx(expected, rel=tolerance, abs=0.0, nan_ok=True)
 
 
 def flat(nested: Any) -> list[float]:

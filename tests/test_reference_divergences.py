@@ -12,6 +12,7 @@ from typing import Any
 
 import mpmath
 import pytest
+from common import near
 from softxent import reference
 
 INF, NAN = math.inf, math.nan
@@ -20,11 +21,6 @@ EPSILON = sys.float_info.epsilon
 DIGITS = 500
 TINY = mpmath.mpf(2) ** -1074  # a unit of the doubles where they have no digits to lose
 BETAS = [0.0, 1e-6, 0.3, 0.5, 0.9, 1.0]
-
-
-def near(expected: Any, tolerance: float = 1e-15) -> Any:
-    """Equal up to a relative error; NaN is equal to NaN."""
-    return pytest.approx(expected, rel=tolerance, abs=0.0, nan_ok=True)
 
 
 def divergences(*rows: Any, **options: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import mpmath
 import pytest
+from common import near
 from softxent import reference
 
 INF, NAN = math.inf, math.nan
@@ -29,11 +30,6 @@ MEANS = [
 ]
 COUNTS = ["rows", "ignored", "weight"]
 ONE_BIT, TWO_BITS = [0.0, 0.0, -INF, -INF], [5.0, 5.0, 5.0, 5.0]
-
-
-def near(expected: Any, tolerance: float = 1e-15) -> Any:
-    """Equal up to a relative error; NaN is equal to NaN."""
-    return pytest.approx(expected, rel=tolerance, abs=0.0, nan_ok=True)
 
 
 def bits(totals: Any) -> dict[str, str]:

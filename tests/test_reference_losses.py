@@ -13,16 +13,12 @@ from typing import Any
 
 import mpmath
 import pytest
+from common import near
 from softxent import reference
 
 INF, NAN = math.inf, math.nan
 LN2, LN3 = 0.6931471805599453, 1.0986122886681098
 EPSILON = sys.float_info.epsilon
-
-
-def near(expected: Any, tolerance: float = 1e-15) -> Any:
-    """Equal up to a relative error; NaN is equal to NaN."""
-    return pytest.approx(expected, rel=tolerance, abs=0.0, nan_ok=True)
 
 
 # Softcap.

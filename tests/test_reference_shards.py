@@ -4,6 +4,7 @@
 in any order. Nothing here knows the compiled core.
 """
 
+import functools
 import itertools
 import math
 import pickle
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import common
 import mpmath
 import pytest
 from softxent import reference
@@ -26,9 +28,7 @@ OF_CLASSES = ("weight", "class_mask")
 OF_LOSS = ("sample_weight", "label_smoothing", "z_loss", "reduction", "offsets", "normalizer")
 
 
-def near(expected: Any, tolerance: float = 4e-15) -> Any:
-    """Equal up to a relative error; NaN is equal to NaN."""
-    return pytest.approx(expected, rel=tolerance, abs=0.0, nan_ok=True)
+near = functools.partial(common.near, tolerance=4e-15)
 
 
 def in_shards(
@@ -100,7 +100,7 @@ def test_shards_give_the_loss_and_gradient_of_the_whole(
     targets = [4, -100, 0, 1] if "ignore_index" not in options else [4, 2, 0, 1]
     loss, grad = in_shards(logits, targets, cuts, **options)
     whole, whole_grad = reference.cross_entropy_with_grad(logits, targets, **options)
-    assert loss == near(whole, 1e-13)
+    assert loss == near(whole, tolerance=1e-13)
     for row, whole_row in zip(grad, whole_grad, strict=True):
         # A difference of terms that may all but cancel.
         largest = max(map(abs, whole_row))
@@ -146,8 +146,8 @@ def test_confident_row_keeps_its_digits_in_shards() -> None:
         loss, slope = float(mpmath.log1p(total)), float(-total / (1 + total))
     for cuts in ([1], [2], [1, 2, 3]):
         got, grad = in_shards([row], [0], cuts)
-        assert got == near(loss, 32 * EPSILON)
-        assert grad[0][0] == near(slope, 64 * EPSILON)
+        assert got == near(loss, tolerance=32 * EPSILON)
+        assert grad[0][0] == near(slope, tolerance=64 * EPSILON)
     # Shards of huge logits, whose difference counts.
     loss, grad = in_shards([[1e15, 1e15 + 1]], [0], [1])
     p = math.e / (1 + math.e)

@@ -7,40 +7,28 @@ not looked at here.
 import itertools
 import pickle
 import re
-from typing import Any, TypeAlias
+from typing import Any
 
 import hypothesis.strategies as st
-import ml_dtypes
 import numpy as np
 import pytest
 import softxent as sx
-from hypothesis import HealthCheck, given, settings
-from numpy.typing import NDArray
+from common import (
+    DTYPES,
+    Array,
+    Options,
+    drawn,
+    lists,
+)
+from hypothesis import given, settings
 from softxent import reference
 
-Array: TypeAlias = NDArray[Any]
-Options: TypeAlias = dict[str, Any]
-
-DTYPES = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
 # Of the largest term; the whole rows' own bounds are for other tests.
 NEAR = {DTYPES[0]: 2e-3, DTYPES[1]: 2e-2, DTYPES[2]: 4e-6, DTYPES[3]: 1e-13}
 # What a shard is told of its own classes, what it is told of the rows, and what the end is told.
 OF_CLASSES = ("weight", "class_mask")
 OF_SHARDS = ("ignore_index", "temperature", "softcap")
 OF_ENDS = ("label_smoothing", "z_loss", "sample_weight", "reduction", "normalizer", "offsets")
-
-drawn = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
-
-def lists(value: Any) -> Any:
-    if not isinstance(value, np.ndarray):
-        return value
-    return (value if value.dtype.kind in "biu" else value.astype(np.float64)).tolist()
 
 
 class Shards:

@@ -10,20 +10,23 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 import pytest
 import softxent as sx
-from numpy.typing import NDArray
+from common import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    Array,
+    Dtype,
+    lists,
+)
 from softxent import reference
 from softxent.functions.choices import OnEmpty
 
-Array: TypeAlias = NDArray[Any]
-Dtype: TypeAlias = np.dtype[Any]
 Layout: TypeAlias = Callable[[Array], Array]
 
-FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 FLOATS = [FLOAT16, BFLOAT16, FLOAT32, FLOAT64]
 INTEGERS = [np.dtype(kind) for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")]
 # The relative error, some 150 roundings, and what may be lost below the smallest normal number.
@@ -65,11 +68,6 @@ def targets_of(logits: Array, axis: int) -> Array:
     if targets.size > 2:
         targets.flat[1] = -100
     return np.asarray(targets)
-
-
-def lists(array: Any) -> Any:
-    """As the reference takes it: every floating dtype has its values among the doubles."""
-    return (array if array.dtype.kind in "iu" else array.astype(np.float64)).tolist()
 
 
 def like_logits(logits: Array) -> Dtype:

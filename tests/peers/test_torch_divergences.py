@@ -4,7 +4,7 @@ Torch computes row by row on the classes that take part, so that none of it know
 reductions; those are written out here. Liger publishes the generalised Jensen-Shannon divergence as
 `beta KL(p || m) + (1 - beta) KL(q || m)` with `m = beta p + (1 - beta) q`, p of the teacher, q of the
 student, and KL(p || q) and KL(q || p) at a `beta` of 0 and of 1. Nearly equal rows, where torch has no digits
-left, are for test_accuracy.py.
+left, are for test_accuracy_divergences.py.
 """
 
 from typing import Any, TypeAlias
