@@ -8,7 +8,7 @@ is for `test_inputs` to test.
 import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -55,7 +55,11 @@ IGNORED: list[tuple[Any, list[int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("ignore_index", "ignored"), IGNORED, ids=repr)
+@pytest.mark.parametrize(
+    ("ignore_index", "ignored"),
+    IGNORED,
+    ids=lambda value: "an iterator" if isinstance(value, Iterator) else repr(value),
+)
 def test_any_integers_can_be_ignored(ignore_index: Any, ignored: list[int]) -> None:
     logits = np.random.default_rng(0).normal(size=(5, 4))
     targets = [0, 1, 2, 3, 0]
