@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import softxent as sx
-from against_reference import FLOATS, INTEGERS, Layout, agree, like_loss, logits_of
+from against_reference import FLOATS, INTEGERS, TEXT, Layout, agree, like_loss, logits_of
 from common import (
     FLOAT32,
     FLOAT64,
@@ -18,7 +18,6 @@ from common import (
 )
 from softxent import reference
 from softxent.functions.choices import OnEmpty
-from test_values import TEXT
 
 # A row of two equal logits costs ln 2, one of four costs 2 ln 2, with -inf as padding.
 LN2 = 0.6931471805599453

@@ -13,6 +13,7 @@ from against_reference import (
     FLOATS,
     INTEGERS,
     SHAPES,
+    TEXT,
     Layout,
     agree,
     agree_with_reference,
@@ -30,7 +31,6 @@ from common import (
     lists,
 )
 from softxent import reference
-from test_values import TEXT
 
 # Layouts.
 
