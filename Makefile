@@ -29,7 +29,7 @@ compile: .venv/built ## Compile the package and its tests
 .PHONY: test
 test: .venv/built ## Run all tests (Rust and Python)
 	cargo test --quiet --locked
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 .PHONY: lint
 lint: .venv/built ## Check format, lints, types and the stub

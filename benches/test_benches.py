@@ -21,7 +21,7 @@ from benches.libraries import LIBRARIES, OPERATIONS, OURS, installed
 from benches.limits import Limits
 from benches.machine import STAT, Neighbours
 
-NOT_MEASURED = {"show_runtime", "set_threads", "get_threads"}
+NOT_MEASURED = {"show_runtime", "set_threads", "get_threads", "release_memory"}
 NOT_MEASURED |= {"merge_partials", "finish_cross_entropy"}  # a hundred bytes a row
 
 

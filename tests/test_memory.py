@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import softxent as sx
 
@@ -27,7 +29,7 @@ def nothing_waits() -> Iterator[None]:
 @needs_maps
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_result_takes_the_memory_of_one_that_is_gone(dtype: type) -> None:
-    logits = np.tile(LOGITS.astype(dtype), (2, 1))
+    logits: npt.NDArray[Any] = np.tile(LOGITS.astype(dtype), (2, 1))
     address = sx.softmax(logits).ctypes.data
     assert sx.softmax(logits).ctypes.data == address
     assert sx.cross_entropy_with_grad(logits, np.zeros(128, int))[1].ctypes.data == address

@@ -79,6 +79,9 @@ def run(
     environment = {name: value for name, value in os.environ.items() if name != "SOFTXENT_ISA"}
     if isa is not None:
         environment["SOFTXENT_ISA"] = isa
+    if cpu is not None:
+        # On an AMD processor NumPy's OpenBLAS takes the emulated Nehalem for one with AVX.
+        environment["OPENBLAS_CORETYPE"] = cpu
     # -I: what is imported is the installed package, wherever the tests were started. The folder is
     # where the emulator leaves a core file when it dies.
     command = [*emulator, sys.executable, "-I", __file__]

@@ -18,8 +18,8 @@ use pyo3::prelude::*;
 /// Which divergence from what, in the order in which Python hands it over.
 #[derive(FromPyObject)]
 pub(super) struct PairOptions<'py>(
-    Option<Bound<'py, PyAny>>,
-    Option<Bound<'py, PyAny>>,
+    String,
+    Bound<'py, PyAny>,
     Bound<'py, PyAny>,
     Option<Bound<'py, PyAny>>,
     Option<Bound<'py, PyAny>>,
@@ -57,17 +57,13 @@ pub(super) fn divergence_with_grad<'py>(
         .loss_and_gradient(grad_output, out)
 }
 
-/// The Jensen-Shannon divergence if there is a `beta`, else Kullback and Leibler's in a direction.
-fn divergence_of(
-    direction: Option<&Bound<'_, PyAny>>,
-    beta: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Divergence> {
-    let choices = [("forward", Divergence::Forward), ("reverse", Divergence::Reverse)];
-    match (direction, beta) {
-        (_, Some(beta)) => Ok(Divergence::jensen_shannon(number_up_to(beta, "beta", 1.0)?)),
-        (Some(direction), None) => choice(direction, "direction", &choices),
-        (None, None) => Ok(Divergence::Forward),
+/// Jensen and Shannon's divergence by its `beta`, or Kullback and Leibler's by its `direction`.
+fn divergence_of(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<Divergence> {
+    if argument == "beta" {
+        return Ok(Divergence::jensen_shannon(number_up_to(given, "beta", 1.0)?));
     }
+    let choices = [("forward", Divergence::Forward), ("reverse", Divergence::Reverse)];
+    choice(given, "direction", &choices)
 }
 
 /// The arguments that all divergences share, checked.
@@ -98,8 +94,8 @@ impl<'py> PairCall<'py> {
         comparing: PairOptions<'py>,
         reducing: ReduceOptions<'py>,
     ) -> PyResult<Self> {
-        let PairOptions(direction, beta, teacher, teacher_ids, ignore_rows) = comparing;
-        let divergence = divergence_of(direction.as_ref(), beta.as_ref())?;
+        let PairOptions(argument, given, teacher, teacher_ids, ignore_rows) = comparing;
+        let divergence = divergence_of(&argument, &given)?;
         let reading = Reading::with_classes("student_logits", student_logits, reading)?;
         let are_probabilities =
             choice(&teacher, "teacher", &[("logits", false), ("probabilities", true)])?;

@@ -135,7 +135,7 @@ fn sums<E: Item, M: Moments<E::Compute>>(
     results
 }
 
-const WEIGHTED: Weighted = Weighted { guarded: true };
+const WEIGHTED: Weighted<false> = Weighted { guarded: true };
 
 /// Compares the weighted sums of a row on every level.
 fn check_weighted<E: Item>(
@@ -240,6 +240,43 @@ fn a_weight_of_zero_takes_minus_infinity_out_and_any_other_lets_it_through() {
     for_every_element!(check());
 }
 
+/// Weights that are 1 for all need not be read.
+#[test]
+fn even_weights_give_the_bits_of_weights_of_one() {
+    fn check<E: Item>() {
+        let base = Base::new(1.0);
+        let one = || Along::Same(E::Compute::from_f64(1.0));
+        let zero = E::Compute::from_f64(0.0);
+        for length in lengths() {
+            let row = logits::<E>(length, 3);
+            let ones: Vec<Cell<E::Compute>> =
+                (0..length).map(|_| Cell::new(E::Compute::from_f64(1.0))).collect();
+            let allowed = Weights {
+                classes: one(),
+                targets: one(),
+                of_targets: zero,
+                of_allowed: E::Compute::from_f64(1.0),
+            };
+            assert!(allowed.are_even());
+            let each = Weights { classes: Along::Each(&ones), ..allowed };
+            assert!(!each.are_even());
+            for skip in [None].into_iter().chain(places(length).into_iter().map(Some)) {
+                let guarded = false;
+                let even = Weighted::<true> { guarded };
+                let evenly = sums(plain(&row), skip, &base, even, Some(allowed));
+                let weighted = Weighted::<false> { guarded };
+                let by_weight = sums(plain(&row), skip, &base, weighted, Some(each));
+                for ((level, (_, even)), (_, (_, each))) in evenly.into_iter().zip(by_weight) {
+                    let pairs = [(even.0, each.0), (even.1, each.1)];
+                    let same = pairs.iter().all(|&(a, b): &(f64, f64)| bits(a) == bits(b));
+                    assert!(same, "{level}: {even:?}, not {each:?}, {skip:?} of {length}");
+                }
+            }
+        }
+    }
+    for_every_element!(check());
+}
+
 /// The faster sums differ only where they say so themselves.
 #[test]
 fn unguarded_sums_are_the_same_or_not_a_number() {
@@ -263,8 +300,9 @@ fn unguarded_sums_are_the_same_or_not_a_number() {
                 };
                 for weighting in &Weighting::all(length) {
                     let weights = Some(weighting.part(0, length));
-                    let of =
-                        |guarded| sums(plain(&row), None, &base, Weighted { guarded }, weights);
+                    let of = |guarded| {
+                        sums(plain(&row), None, &base, Weighted::<false> { guarded }, weights)
+                    };
                     same(of(true), of(false));
                 }
                 let of = |guarded| {

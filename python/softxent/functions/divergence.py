@@ -100,7 +100,7 @@ def kl_divergence(
     0.0124
     """
     reading = (axis, temperature, None, valid_classes, class_mask, dtype, threads)
-    comparing = (direction, None, teacher, teacher_ids, ignore_rows)
+    comparing = ("direction", direction, teacher, teacher_ids, ignore_rows)
     reducing = (reduction, offsets, normalizer, on_empty)
     return _core.divergence(teacher_logits, student_logits, reading, comparing, reducing)
 
@@ -147,8 +147,8 @@ def kl_divergence_with_grad(
     loss : NumPy scalar or ndarray
         As `kl_divergence`.
     grad : ndarray, shape and dtype of `student_logits`
-        Exactly 0 in ignored rows and where a class is masked; NaN in rows whose divergence is NaN. Where it is
-        infinite there is no derivative: the slopes of such a row may be infinite or NaN.
+        Exactly 0 in ignored rows and where a class is masked; NaN in rows whose divergence is NaN. Where it
+        is infinite there is no derivative: the slopes of such a row may be infinite or NaN.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def kl_divergence_with_grad(
     array([[ 0.0312,  0.0193,  0.0169, -0.0674]])
     """
     reading = (axis, temperature, None, valid_classes, class_mask, dtype, threads)
-    comparing = (direction, None, teacher, teacher_ids, ignore_rows)
+    comparing = ("direction", direction, teacher, teacher_ids, ignore_rows)
     reducing = (reduction, offsets, normalizer, on_empty)
     return _core.divergence_with_grad(
         teacher_logits, student_logits, reading, comparing, reducing, grad_output, out
@@ -233,7 +233,7 @@ def js_divergence(
     0.0044
     """
     reading = (axis, temperature, None, valid_classes, class_mask, dtype, threads)
-    comparing = (None, beta, teacher, teacher_ids, ignore_rows)
+    comparing = ("beta", beta, teacher, teacher_ids, ignore_rows)
     reducing = (reduction, offsets, normalizer, on_empty)
     return _core.divergence(teacher_logits, student_logits, reading, comparing, reducing)
 
@@ -280,8 +280,8 @@ def js_divergence_with_grad(
     loss : NumPy scalar or ndarray
         As `js_divergence`.
     grad : ndarray, shape and dtype of `student_logits`
-        Exactly 0 in ignored rows and where a class is masked; NaN in rows whose divergence is NaN. Where it is
-        infinite there is no derivative: the slopes of such a row may be infinite or NaN.
+        Exactly 0 in ignored rows and where a class is masked; NaN in rows whose divergence is NaN. Where it
+        is infinite there is no derivative: the slopes of such a row may be infinite or NaN.
 
     Raises
     ------
@@ -301,7 +301,7 @@ def js_divergence_with_grad(
     array([[ 0.0065,  0.0049,  0.0048, -0.0163]])
     """
     reading = (axis, temperature, None, valid_classes, class_mask, dtype, threads)
-    comparing = (None, beta, teacher, teacher_ids, ignore_rows)
+    comparing = ("beta", beta, teacher, teacher_ids, ignore_rows)
     reducing = (reduction, offsets, normalizer, on_empty)
     return _core.divergence_with_grad(
         teacher_logits, student_logits, reading, comparing, reducing, grad_output, out

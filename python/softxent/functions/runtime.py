@@ -54,10 +54,10 @@ def get_threads() -> int:
 def release_memory() -> int:
     """Return to the system the memory that waits for the next large result.
 
-    A new array of a megabyte or more takes the memory of an earlier result that is gone, if there is one of about
-    its size; a new one from the system would cost more than the computation. What waits is at most a quarter of the
-    machine's memory, and the system may take it back whenever it is short of memory (it still counts it as the
-    process's own until then). Arrays that are in use are not touched.
+    A new array of a megabyte or more takes the memory of an earlier result that is gone, if there is one
+    of about its size; new memory from the system would cost more than the computation. What waits is at most
+    a quarter of the machine's memory, and the system may take it back whenever it is short of memory (until
+    then it still counts it as the process's own). Arrays that are in use are not touched.
 
     Returns
     -------
