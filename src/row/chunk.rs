@@ -213,6 +213,26 @@ pub enum Beside<'a, E: Element> {
 }
 
 impl<E: Element<Compute: Exp>> Beside<'_, E> {
+    /// Asks for what is read so many elements after some places.
+    #[inline(always)]
+    pub(super) fn prefetch<S: Simd, const N: usize>(
+        &self,
+        simd: S,
+        places: [usize; N],
+        ahead: usize,
+    ) {
+        for at in places {
+            let at = at + ahead;
+            match self {
+                Self::Weights(Weights { targets: Along::Stored(cells), .. }) => {
+                    simd.prefetch(cells.as_ptr().wrapping_add(at));
+                }
+                Self::Weights(_) => {}
+                Self::Logits(other) => simd.prefetch(other.cells.as_ptr().wrapping_add(at)),
+            }
+        }
+    }
+
     /// Whole vectors.
     #[inline(always)]
     pub(super) fn load<S: Simd, const N: usize>(

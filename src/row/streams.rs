@@ -99,7 +99,10 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
                     self.chunk.load_from::<S, PLAIN>(simd, d, places[3]).0,
                 ];
                 let beside = match self.beside {
-                    Some(beside) if V::WANTS_BESIDE => beside.load(simd, &self.chunk, places),
+                    Some(beside) if V::WANTS_BESIDE => {
+                        beside.prefetch(simd, places, self.ahead / size_of::<E>());
+                        beside.load(simd, &self.chunk, places)
+                    }
                     _ => nothing::<S, E>(simd),
                 };
                 visitor.visit::<false>(simd, x, beside);
