@@ -63,7 +63,9 @@ impl Job for Divergence<'_> {
             Some(Compared { pair, sums, surplus }) => {
                 let value = divergence.value(sums, surplus);
                 let scale = self.gradient.map_or(0.0, |scales| scales.of_row(row));
-                let scale = if pair.is_defined() { scale / self.temperature } else { f64::NAN };
+                // Finite, so that nothing times it is nothing.
+                let inverse = (1.0 / self.temperature).min(f64::MAX);
+                let scale = if pair.is_defined() { scale * inverse } else { f64::NAN };
                 let center = divergence.center(sums);
                 (Action::Nearer { pair, divergence, center, scale }, value)
             }

@@ -22,11 +22,12 @@ mod input;
 mod outputs;
 mod schedule;
 mod summaries;
+mod teacher;
 mod tile;
 mod walk;
 
-pub use comparisons::{Compared, Teacher};
 pub use input::Input;
+pub use teacher::{Compared, Teacher};
 
 use crate::batch::Matrix;
 use crate::element::{Element, Kind};

@@ -3,8 +3,8 @@
 //! Summaries are in `summaries.rs`, the comparison with a second row in `comparisons.rs`, the outputs in `outputs.rs`;
 //! here is what they share.
 
-use super::comparisons::{Compared, Teacher};
 use super::schedule::{GROUP, Plan, Schedule};
+use super::teacher::{Compared, Teacher};
 use super::tile::{LeftOut, Part, Tile, cells};
 use super::{Action, Input, Job, OUTPUTS, Run, Selection, Weighting};
 use crate::batch::Matrix;
