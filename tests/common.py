@@ -28,7 +28,8 @@ LOST = {FLOAT16: 2.0**-24, BFLOAT16: 2.0**-120, FLOAT32: 2.0**-120, FLOAT64: 2.0
 # The ways of working: as the sizes ask for; several threads; and stores that go past the caches.
 THRESHOLDS: list[Thresholds] = [(None, None, None), (0, None, 1), (0, 0, 1)]
 
-# The same cases in every run, however long they take.
+# The same cases in every run, however long they take; but for constants that Hypothesis finds in the modules
+# that happen to be loaded, and draws now and then.
 drawn = settings(
     derandomize=True,
     deadline=None,
