@@ -54,7 +54,7 @@ def get_threads() -> int:
 def release_memory() -> int:
     """Return to the system the memory that waits for the next large result.
 
-    A new array of a megabyte or more takes the memory of an earlier result that is gone, if there is one
+    A new array of 32 MiB or more takes the memory of an earlier result that is gone, if there is one
     of about its size; new memory from the system would cost more than the computation. What waits is at most
     a quarter of the machine's memory, and the system may take it back whenever it is short of memory (until
     then it still counts it as the process's own). Arrays that are in use are not touched.
@@ -67,9 +67,9 @@ def release_memory() -> int:
     Examples
     --------
     >>> import numpy as np, softxent as sx
-    >>> gone = sx.softmax(np.zeros((100, 5000)))
+    >>> gone = sx.softmax(np.zeros((1000, 5000)))
     >>> del gone
-    >>> sx.release_memory() >= 100 * 5000 * 8
+    >>> sx.release_memory() >= 1000 * 5000 * 8
     True
     >>> sx.release_memory()
     0
