@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C: two registers are one logical vector.
 
-use super::{Kernel, Simd, Vector};
+use super::{Kernel, SIXTEENTHS, Simd, Vector};
 use core::arch::x86_64::*;
 
 /// Proof that the processor has AVX2, FMA and F16C.
@@ -133,6 +133,10 @@ impl Vector<Avx2> for F32 {
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0[0]))),
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0[1])))
         ]))
+    }
+    #[inline(always)]
+    fn low_bits_to_power(self) -> Self {
+        Self([power(self.0[0]), power(self.0[1])])
     }
     #[inline(always)]
     fn exponent_field(self) -> Self {
@@ -374,5 +378,23 @@ fn narrow_register_to_bf16(_proof: Avx2, value: __m256) -> __m128i {
         let quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
         let narrow = _mm256_blendv_epi8(_mm256_srli_epi32::<16>(up), quiet, nan);
         _mm_packus_epi32(_mm256_castsi256_si128(narrow), _mm256_extracti128_si256::<1>(narrow))
+    })
+}
+
+/// [`Vector::low_bits_to_power`] of a register.
+#[inline(always)]
+fn power(lanes: __m256) -> __m256 {
+    memory!({
+        let bits = _mm256_castps_si256(lanes);
+        let below = _mm256_loadu_ps(SIXTEENTHS.as_ptr().cast());
+        let above = _mm256_loadu_ps(SIXTEENTHS.as_ptr().add(8).cast());
+        // The look-up goes by the lowest three bits; the fourth, moved to the sign, chooses between the halves.
+        let significand = _mm256_blendv_ps(
+            _mm256_permutevar8x32_ps(below, bits),
+            _mm256_permutevar8x32_ps(above, bits),
+            _mm256_castsi256_ps(_mm256_slli_epi32::<28>(bits)),
+        );
+        let significand = _mm256_castps_si256(significand);
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32::<19>(bits), significand))
     })
 }

@@ -1,6 +1,6 @@
 //! AVX-512 (F, BW, DQ, VL): one register is one logical vector.
 
-use super::{Kernel, Simd, Vector};
+use super::{Kernel, SIXTEENTHS, Simd, Vector};
 use core::arch::x86_64::*;
 
 /// Proof that the processor has AVX-512 F, BW, DQ and VL, and all of AVX2's companions.
@@ -106,6 +106,15 @@ impl Vector<Avx512> for F32 {
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         op!(Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0)))))
+    }
+    #[inline(always)]
+    fn low_bits_to_power(self) -> Self {
+        memory!({
+            let bits = _mm512_castps_si512(self.0);
+            let table = _mm512_loadu_si512(SIXTEENTHS.as_ptr().cast());
+            let significand = _mm512_permutexvar_epi32(bits, table);
+            Self(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32::<19>(bits), significand)))
+        })
     }
     #[inline(always)]
     fn exponent_field(self) -> Self {

@@ -73,6 +73,21 @@ float!(f64, F64, 8);
 /// The widest vector in lanes: room for one logical vector of any [`Float`].
 pub const MAX_LANES: usize = 16;
 
+/// What the significand of `2^(k / 16)` in single precision has beside `k / 16`, whose bits come with the exponent when
+/// both are moved up together. Sixteen singles are what one register holds, or one look-up among four.
+const SIXTEENTHS: [i32; 16] = {
+    let mut table = [
+        0, 0x5_aac3, 0xb_95c2, 0x11_c3d3, 0x18_37f0, 0x1e_f532, 0x25_fed7, 0x2d_583f, 0x35_04f3,
+        0x3d_08a4, 0x45_672a, 0x4e_248c, 0x57_44fd, 0x60_ccdf, 0x6a_c0c7, 0x75_257d,
+    ];
+    let mut k = 0;
+    while k < 16 {
+        table[k] -= (k as i32) << 19;
+        k += 1;
+    }
+    table
+};
+
 /// The verbs of a logical vector on the level `S`. A value proves, like the token it was made with, that
 /// the processor has the instructions.
 ///
@@ -125,6 +140,12 @@ pub trait Vector<S: Simd>: Copy {
     /// The bits of each lane moved up into the exponent field: with a biased exponent in the lowest bits
     /// of `self`, this is a power of two.
     fn low_bits_to_exponent(self) -> Self;
+    /// The power of two whose biased exponent is in the lowest bits of `self`; of singles, in sixteenths: `2^(i / 16 -
+    /// bias)` for `i` in the lowest twelve bits.
+    #[inline(always)]
+    fn low_bits_to_power(self) -> Self {
+        self.low_bits_to_exponent()
+    }
     /// The biased exponent of each lane, none of which is negative, as a number.
     fn exponent_field(self) -> Self;
     /// Each lane with the exponent of 1: from 1 to 2 if it is a positive normal number.

@@ -1,6 +1,6 @@
 //! NEON, which every aarch64 processor has: four registers are one logical vector.
 
-use super::{Kernel, Simd, Vector};
+use super::{Kernel, SIXTEENTHS, Simd, Vector};
 use core::arch::aarch64::*;
 use half::f16;
 
@@ -177,6 +177,10 @@ impl Vector<Neon> for F32 {
             vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(self.0[2]))),
             vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(self.0[3])))
         ]))
+    }
+    #[inline(always)]
+    fn low_bits_to_power(self) -> Self {
+        Self([power(self.0[0]), power(self.0[1]), power(self.0[2]), power(self.0[3])])
     }
     #[inline(always)]
     fn exponent_field(self) -> Self {
@@ -495,5 +499,19 @@ fn narrow_registers_to_bf16(_proof: Neon, low: float32x4_t, high: float32x4_t) -
             vmovn_u32(vbslq_u32(vceqq_f32(value, value), vshrq_n_u32::<16>(up), quiet))
         });
         vcombine_u16(narrow[0], narrow[1])
+    })
+}
+
+/// [`Vector::low_bits_to_power`] of a register.
+#[inline(always)]
+fn power(lanes: float32x4_t) -> float32x4_t {
+    memory!({
+        let bits = vreinterpretq_u32_f32(lanes);
+        // The places of the four bytes of entry k: 4 k to 4 k + 3.
+        let entry = vandq_u32(bits, vdupq_n_u32(15));
+        let bytes = vmlaq_n_u32(vdupq_n_u32(0x0302_0100), entry, 0x0404_0404);
+        let table = vld1q_u8_x4(SIXTEENTHS.as_ptr().cast());
+        let significand = vreinterpretq_u32_u8(vqtbl4q_u8(table, vreinterpretq_u8_u32(bytes)));
+        vreinterpretq_f32_u32(vaddq_u32(vshlq_n_u32::<19>(bits), significand))
     })
 }

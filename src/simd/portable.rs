@@ -3,7 +3,7 @@
 //! It has no fused multiply-add. In single precision it computes one through doubles (the product of two
 //! singles is exact there), so that accuracy holds; in double precision it multiplies and adds.
 
-use super::{Kernel, Simd, Vector};
+use super::{Kernel, SIXTEENTHS, Simd, Vector};
 use half::{bf16, f16};
 
 /// Plain Rust.
@@ -11,7 +11,7 @@ use half::{bf16, f16};
 pub struct Portable;
 
 macro_rules! portable_vector {
-    ($name:ident, $t:ty, $lanes:literal, $mantissa:literal, $mul_add:expr, $fold:expr) => {
+    ($name:ident, $t:ty, $lanes:literal, $mantissa:literal, $mul_add:expr, $power:expr, $fold:expr) => {
         /// One logical vector.
         #[derive(Clone, Copy)]
         pub struct $name([$t; $lanes]);
@@ -86,6 +86,10 @@ macro_rules! portable_vector {
                 Self(self.0.map(|lane| <$t>::from_bits(lane.to_bits() << $mantissa)))
             }
             #[inline(always)]
+            fn low_bits_to_power(self) -> Self {
+                Self(self.0.map(|lane| <$t>::from_bits($power(lane.to_bits()))))
+            }
+            #[inline(always)]
             fn exponent_field(self) -> Self {
                 Self(self.0.map(|lane| (lane.to_bits() >> $mantissa) as $t))
             }
@@ -109,9 +113,18 @@ portable_vector!(
     16,
     23,
     |a: f32, b: f32, c: f32| (f64::from(a) * f64::from(b) + f64::from(c)) as f32,
+    |bits: u32| (bits << 19).wrapping_add_signed(SIXTEENTHS[bits as usize % 16]),
     |v: Self| F64(std::array::from_fn(|i| f64::from(v.0[i]) + f64::from(v.0[i + 8])))
 );
-portable_vector!(F64, f64, 8, 52, |a: f64, b: f64, c: f64| a * b + c, |v: Self| v);
+portable_vector!(
+    F64,
+    f64,
+    8,
+    52,
+    |a: f64, b: f64, c: f64| a * b + c,
+    |bits: u64| bits << 52,
+    |v: Self| v
+);
 
 impl Simd for Portable {
     type F32 = F32;

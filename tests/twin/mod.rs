@@ -27,7 +27,7 @@ pub(crate) struct Twin;
 pub(crate) struct Lanes<T, const N: usize>([T; N]);
 
 macro_rules! lanes {
-    ($t:ident, $lanes:literal, $fold:expr) => {
+    ($t:ident, $lanes:literal, $power:expr, $fold:expr) => {
         impl Vector<Twin> for Lanes<$t, $lanes> {
             type Scalar = $t;
 
@@ -97,6 +97,10 @@ macro_rules! lanes {
                 Self(self.0.map(|lane| $t::from_bits(lane.to_bits() << MANTISSA_BITS)))
             }
             #[inline(never)]
+            fn low_bits_to_power(self) -> Self {
+                Self(self.0.map(|lane| $power(lane.to_bits())))
+            }
+            #[inline(never)]
             fn exponent_field(self) -> Self {
                 const MANTISSA_BITS: u32 = $t::MANTISSA_DIGITS - 1;
                 Self(self.0.map(|lane| (lane.to_bits() >> MANTISSA_BITS) as $t))
@@ -114,10 +118,16 @@ macro_rules! lanes {
         }
     };
 }
-lanes!(f32, 16, |v: Self| Lanes(
-    std::array::from_fn(|i| f64::from(v.0[i]) + f64::from(v.0[i + 8]))
-));
-lanes!(f64, 8, |v: Self| v);
+lanes!(f32, 16, single_power, |v: Self| Lanes(std::array::from_fn(
+    |i| f64::from(v.0[i]) + f64::from(v.0[i + 8])
+)));
+lanes!(f64, 8, |bits: u64| f64::from_bits(bits << 52), |v: Self| v);
+
+/// The significand from the standard library, and the exponent.
+fn single_power(bits: u32) -> f32 {
+    let significand = (f64::from(bits % 16) / 16.0).exp2() as f32;
+    f32::from_bits((bits / 16 << 23).wrapping_add(significand.to_bits() - 1.0f32.to_bits()))
+}
 
 impl Simd for Twin {
     type F32 = Lanes<f32, 16>;

@@ -42,6 +42,7 @@ macro_rules! lane {
                     $t::INFINITY,
                     $t::MAX,
                     Self::ROUND,
+                    Self::FINE_ROUND,
                     88.7,
                     1.0 + $t::EPSILON,
                     $t::MIN_POSITIVE,
@@ -106,12 +107,13 @@ enum Verb {
     /// With the second operand as the other.
     OrWhereLess,
     LowBitsToExponent,
+    LowBitsToPower,
     ExponentField,
     Significand,
 }
 
 impl Verb {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Add,
         Self::Sub,
         Self::Mul,
@@ -121,6 +123,7 @@ impl Verb {
         Self::ZeroWhereLess,
         Self::OrWhereLess,
         Self::LowBitsToExponent,
+        Self::LowBitsToPower,
         Self::ExponentField,
         Self::Significand,
     ];
@@ -161,6 +164,7 @@ impl<T: Float> Kernel for Apply<'_, T> {
                 Verb::ZeroWhereLess => a.zero_where_less(b, c),
                 Verb::OrWhereLess => a.or_where_less(b, c, b),
                 Verb::LowBitsToExponent => a.low_bits_to_exponent(),
+                Verb::LowBitsToPower => a.low_bits_to_power(),
                 Verb::ExponentField => a.exponent_field(),
                 Verb::Significand => a.significand(),
             };
