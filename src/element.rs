@@ -64,6 +64,8 @@ pub type Wide<S, E> = <<E as Element>::Compute as Float>::V<S>;
 pub trait Stored: Number + Default {
     /// The dtype as a value.
     const KIND: Kind;
+    /// 0.
+    const ZERO: Self;
 }
 
 /// A floating-point dtype of logits.
@@ -75,6 +77,9 @@ pub trait Element: Stored {
     fn widen(self) -> Self::Compute;
     /// One value, rounded to nearest even.
     fn narrow(value: Self::Compute) -> Self;
+
+    /// The same cells, if they hold what is computed with.
+    fn as_computed(cells: &[Cell<Self>]) -> Option<&[Cell<Self::Compute>]>;
 
     /// Reads one logical vector from the start of `from`.
     fn load<S: Simd>(simd: S, from: &[Cell<Self>]) -> Wide<S, Self>;
@@ -94,6 +99,7 @@ macro_rules! full_width {
     ($t:ident, $kind:ident) => {
         impl Stored for $t {
             const KIND: Kind = Kind::$kind;
+            const ZERO: Self = 0.0;
         }
 
         impl Element for $t {
@@ -106,6 +112,10 @@ macro_rules! full_width {
             #[inline(always)]
             fn narrow(value: $t) -> Self {
                 value
+            }
+            #[inline(always)]
+            fn as_computed(cells: &[Cell<Self>]) -> Option<&[Cell<$t>]> {
+                Some(cells)
             }
             #[inline(always)]
             fn load<S: Simd>(simd: S, from: &[Cell<Self>]) -> Wide<S, Self> {
@@ -141,6 +151,7 @@ impl Number for u8 {
 }
 impl Stored for u8 {
     const KIND: Kind = Kind::U8;
+    const ZERO: Self = 0;
 }
 
 /// A double in single precision, rounded such that a second rounding to 16 bits gives what a single one
@@ -172,6 +183,7 @@ macro_rules! half_width {
 
         impl Stored for $t {
             const KIND: Kind = Kind::$kind;
+            const ZERO: Self = $t::ZERO;
         }
 
         impl Element for $t {
@@ -184,6 +196,10 @@ macro_rules! half_width {
             #[inline(always)]
             fn narrow(value: f32) -> Self {
                 Self::from_f32(value)
+            }
+            #[inline(always)]
+            fn as_computed(_: &[Cell<Self>]) -> Option<&[Cell<f32>]> {
+                None
             }
             #[inline(always)]
             fn load<S: Simd>(simd: S, from: &[Cell<Self>]) -> Wide<S, Self> {

@@ -5,7 +5,7 @@
 
 use crate::element::{Element, Wide, keep};
 use crate::exp::{Exp, Softcap};
-use crate::simd::{Float, MAX_LANES, Number, Simd, Vector};
+use crate::simd::{Float, MAX_LANES, Simd, Vector};
 use std::cell::Cell;
 
 /// At most [`super::CHUNK`] logits of a row, and what is done to them as they are read.
@@ -132,11 +132,15 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
 
 /// A vector that may not be whole, 0 in the lanes that are beyond the end.
 #[inline(always)]
-fn load_part<S: Simd, A: Element>(simd: S, cells: &[Cell<A>], lanes: Lanes) -> Wide<S, A> {
+pub(super) fn load_part<S: Simd, A: Element>(
+    simd: S,
+    cells: &[Cell<A>],
+    lanes: Lanes,
+) -> Wide<S, A> {
     if lanes.are_in_memory::<A::Compute>() {
         return A::load(simd, &cells[lanes.at..]);
     }
-    let padded: [Cell<A>; MAX_LANES] = std::array::from_fn(|_| Cell::new(A::default()));
+    let padded: [Cell<A>; MAX_LANES] = [const { Cell::new(A::ZERO) }; MAX_LANES];
     padded.iter().zip(&cells[lanes.at..lanes.end]).for_each(copy);
     A::load(simd, &padded)
 }
@@ -144,184 +148,4 @@ fn load_part<S: Simd, A: Element>(simd: S, cells: &[Cell<A>], lanes: Lanes) -> W
 #[inline(always)]
 fn copy<T: Copy>((to, from): (&Cell<T>, &Cell<T>)) {
     to.set(from.get());
-}
-
-/// What the logits of a chunk are weighted with: `w (of_targets t + of_allowed)` for class weights w and
-/// probability targets t, the second term only for classes that are not masked.
-#[derive(Clone, Copy)]
-pub struct Weights<'a, E: Element> {
-    /// One weight for each class.
-    pub classes: Along<'a, E>,
-    /// One target for each class.
-    pub targets: Along<'a, E>,
-    /// The factor of the targets.
-    pub of_targets: E::Compute,
-    /// What is added to the targets of all allowed classes.
-    pub of_allowed: E::Compute,
-}
-
-/// Numbers along a chunk.
-#[derive(Clone, Copy)]
-pub enum Along<'a, E: Element> {
-    /// One for each class, in the precision of the computation.
-    Each(&'a [Cell<E::Compute>]),
-    /// One for each class, of the dtype of the logits.
-    Stored(&'a [Cell<E>]),
-    /// The same for all.
-    Same(E::Compute),
-}
-
-impl<E: Element<Compute: Exp>> Along<'_, E> {
-    /// Whole vectors.
-    #[inline(always)]
-    fn load<S: Simd, const N: usize>(self, simd: S, places: [usize; N]) -> [Wide<S, E>; N] {
-        let mut vectors = [Vector::splat(simd, E::Compute::ONE); N];
-        match self {
-            Self::Same(value) => vectors = [Vector::splat(simd, value); N],
-            Self::Each(cells) => {
-                for (vector, at) in vectors.iter_mut().zip(places) {
-                    *vector = E::Compute::load(simd, &cells[at..]);
-                }
-            }
-            Self::Stored(cells) => {
-                for (vector, at) in vectors.iter_mut().zip(places) {
-                    *vector = E::load(simd, &cells[at..]);
-                }
-            }
-        }
-        vectors
-    }
-
-    /// A vector that may not be whole; 0 in the lanes beyond the end, if there is something for each class.
-    #[inline(always)]
-    fn load_part<S: Simd>(self, simd: S, lanes: Lanes) -> Wide<S, E> {
-        match self {
-            Self::Each(cells) => load_part(simd, cells, lanes),
-            Self::Stored(cells) => load_part(simd, cells, lanes),
-            Self::Same(value) => Vector::splat(simd, value),
-        }
-    }
-}
-
-/// What is read beside the logits, class by class.
-#[derive(Clone, Copy)]
-pub enum Beside<'a, E: Element> {
-    /// What they are weighted with.
-    Weights(Weights<'a, E>),
-    /// Other logits of the same classes.
-    Logits(Chunk<'a, E::Compute>),
-}
-
-impl<E: Element<Compute: Exp>> Beside<'_, E> {
-    /// Asks for what is read so many elements after some places.
-    #[inline(always)]
-    pub(super) fn prefetch<S: Simd, const N: usize>(
-        &self,
-        simd: S,
-        places: [usize; N],
-        ahead: usize,
-    ) {
-        for at in places {
-            let at = at + ahead;
-            match self {
-                Self::Weights(Weights { targets: Along::Stored(cells), .. }) => {
-                    simd.prefetch(cells.as_ptr().wrapping_add(at));
-                }
-                Self::Weights(_) => {}
-                Self::Logits(other) => simd.prefetch(other.cells.as_ptr().wrapping_add(at)),
-            }
-        }
-    }
-
-    /// Whole vectors.
-    #[inline(always)]
-    pub(super) fn load<S: Simd, const N: usize>(
-        &self,
-        simd: S,
-        chunk: &Chunk<'_, E>,
-        places: [usize; N],
-    ) -> [Wide<S, E>; N] {
-        match self {
-            Self::Weights(weights) => weights.load(simd, chunk, places),
-            Self::Logits(other) => {
-                let mut vectors = [Vector::splat(simd, E::Compute::NEG_INFINITY); N];
-                for (vector, at) in vectors.iter_mut().zip(places) {
-                    *vector = other.load::<S, false>(simd, at).0;
-                }
-                vectors
-            }
-        }
-    }
-
-    /// A vector that may not be whole: in the lanes that are not there weights are 0 and logits -inf.
-    #[inline(always)]
-    pub(super) fn load_part<S: Simd>(
-        &self,
-        simd: S,
-        chunk: &Chunk<'_, E>,
-        lanes: Lanes,
-    ) -> Wide<S, E> {
-        match self {
-            Self::Weights(weights) => weights.load_part(simd, chunk, lanes),
-            Self::Logits(other) => other.load_part::<S, false>(simd, lanes).0,
-        }
-    }
-}
-
-impl<E: Element<Compute: Exp>> Weights<'_, E> {
-    /// Whether they are 1 for every class that takes part.
-    pub fn are_even(&self) -> bool {
-        match (self.classes, self.targets) {
-            (Along::Same(class), Along::Same(target)) => {
-                let [class, target] = [class.to_f64(), target.to_f64()];
-                let all = self.of_targets.to_f64() * target + self.of_allowed.to_f64();
-                class == 1.0 && all == 1.0
-            }
-            _ => false,
-        }
-    }
-
-    /// The weights of whole vectors.
-    #[inline(always)]
-    fn load<S: Simd, const N: usize>(
-        &self,
-        simd: S,
-        chunk: &Chunk<'_, E>,
-        places: [usize; N],
-    ) -> [Wide<S, E>; N] {
-        let zero = <Wide<S, E>>::splat(simd, E::Compute::from_f64(0.0));
-        let mut allowed = [<Wide<S, E>>::splat(simd, self.of_allowed); N];
-        if let Some(mask) = chunk.mask {
-            for (allowed, at) in allowed.iter_mut().zip(places) {
-                *allowed = keep(*allowed, &mask[at..], zero);
-            }
-        }
-        let classes = self.classes.load(simd, places);
-        let mut weights = self.targets.load(simd, places);
-        for ((weight, class), allowed) in weights.iter_mut().zip(classes).zip(allowed) {
-            *weight = self.combined(simd, class, *weight, allowed);
-        }
-        weights
-    }
-
-    /// The weights of a vector that may not be whole, 0 in the lanes that are not there.
-    #[inline(always)]
-    fn load_part<S: Simd>(&self, simd: S, chunk: &Chunk<'_, E>, lanes: Lanes) -> Wide<S, E> {
-        let zero = <Wide<S, E>>::splat(simd, E::Compute::from_f64(0.0));
-        let allowed = chunk.keep(Vector::splat(simd, self.of_allowed), lanes, zero);
-        let classes = self.classes.load_part(simd, lanes);
-        let weights = self.combined(simd, classes, self.targets.load_part(simd, lanes), allowed);
-        Chunk { mask: None, ..*chunk }.keep(weights, lanes, zero)
-    }
-
-    #[inline(always)]
-    fn combined<S: Simd>(
-        &self,
-        simd: S,
-        class: Wide<S, E>,
-        target: Wide<S, E>,
-        allowed: Wide<S, E>,
-    ) -> Wide<S, E> {
-        class.mul(target.mul_add(Vector::splat(simd, self.of_targets), allowed))
-    }
 }

@@ -1,11 +1,12 @@
 //! Two chunks of logits compared: the sums of a measure, and the formula that writes its derivatives.
 
 use super::UNROLL;
-use super::chunk::{Beside, Chunk};
+use super::chunk::Chunk;
 use super::measure::{Classes, Measure, terms_of};
 use super::moments::BlockSum;
 use super::streams::{Streams, Visit};
 use super::summarize::BLOCK;
+use super::weights::Beside;
 use super::write::Formula;
 use crate::element::{Element, Wide, store_part};
 use crate::exp::Exp;
@@ -31,12 +32,20 @@ impl<E: Element<Compute: Exp>, M: Measure<E::Compute>> Kernel for Compare<'_, E,
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> [f64; 3] {
+        let both_plain = self.chunk.is_plain() && self.other.is_plain();
+        if both_plain { self.pass::<S, true>(simd) } else { self.pass::<S, false>(simd) }
+    }
+}
+
+impl<E: Element<Compute: Exp>, M: Measure<E::Compute>> Compare<'_, E, M> {
+    #[inline(always)]
+    fn pass<S: Simd, const PLAIN: bool>(self, simd: S) -> [f64; 3] {
         let Self { chunk, other, classes, measure } = self;
         let streams = Streams::new(chunk, Some(Beside::Logits(other)), None);
         let mut sums = Sums::<S, E, M> { sums: [BlockSum::zero(simd); 3], classes, measure };
         for start in (0..streams.steps).step_by(BLOCK) {
             let block = start..(start + BLOCK).min(streams.steps);
-            streams.each::<S, _, false>(simd, block, &mut sums);
+            streams.each::<S, _, PLAIN>(simd, block, &mut sums);
             sums.sums[0].end_block(simd);
             if M::TWO {
                 sums.sums[1].end_block(simd);
@@ -55,16 +64,13 @@ struct Sums<'a, S: Simd, E: Element<Compute: Exp>, M> {
     measure: M,
 }
 
-impl<S: Simd, E: Element<Compute: Exp>, M: Measure<E::Compute>> Visit<S, E> for Sums<'_, S, E, M> {
+impl<S: Simd, E: Element<Compute: Exp>, M: Measure<E::Compute>> Visit<S, E::Compute>
+    for Sums<'_, S, E, M>
+{
     const WANTS_BESIDE: bool = true;
     const WANTS_BESIDE_PARTS: bool = true;
     #[inline(always)]
-    fn visit<const PART: bool>(
-        &mut self,
-        simd: S,
-        x: [Wide<S, E>; UNROLL],
-        other: [Wide<S, E>; UNROLL],
-    ) {
+    fn visit(&mut self, simd: S, x: [Wide<S, E>; UNROLL], other: [Wide<S, E>; UNROLL], _: bool) {
         // A loop that is not unrolled: one of these bodies is long enough to hide its own latencies, and four are
         // four times the code.
         let mut terms = [x; 3];

@@ -54,14 +54,16 @@ mod moments;
 mod streams;
 mod sum;
 mod summarize;
+mod weights;
 mod write;
 
-pub use chunk::{Along, Beside, Chunk, Weights};
+pub use chunk::Chunk;
 pub use compare::{Compare, Logarithms, Nearer, Widen};
 pub use locate::{At, Locate};
 pub use measure::{Classes, Forward, JensenShannon, Measure, Pair, Reverse};
 pub use moments::{Moments, Nothing, Statistics, Weighted};
 pub use summarize::Summarize;
+pub use weights::{Along, Beside, Weights};
 pub use write::{Affine, Formula, Hessian, Logarithm, Slope, Write};
 
 use crate::exp::exp_difference;

@@ -21,8 +21,6 @@ pub(super) struct Terms<V> {
 
 /// A kind of sums.
 pub trait Moments<T: Exp>: Copy {
-    /// Whether plain logits have a path of their own.
-    const PLAIN: bool;
     /// Whether the terms need weights.
     const WEIGHTED: bool;
     /// Whether terms some of whose elements are not there do.
@@ -36,8 +34,8 @@ pub trait Moments<T: Exp>: Copy {
 /// Sums while they are taken.
 #[expect(private_interfaces, reason = "called by the kernels of this module alone")]
 pub trait Sums<S: Simd, T: Exp>: Copy {
-    /// Adds four vectors, some of whose elements may not be there if `PART`.
-    fn add<const PART: bool>(&mut self, simd: S, terms: Terms<T::V<S>>);
+    /// Adds four vectors, some of whose elements may not be there in a part.
+    fn add(&mut self, simd: S, terms: Terms<T::V<S>>, is_part: bool);
     /// Carries what was added since the last time over to double precision.
     fn end_block(&mut self, simd: S);
     /// Makes the sums relative to a reference that is higher by `by`; `exponentials` is the sum of
@@ -52,7 +50,6 @@ pub trait Sums<S: Simd, T: Exp>: Copy {
 pub struct Nothing;
 
 impl<T: Exp> Moments<T> for Nothing {
-    const PLAIN: bool = true;
     const WEIGHTED: bool = false;
     const PARTS_WEIGHTED: bool = false;
     type Sums<S: Simd> = Nothing;
@@ -65,7 +62,7 @@ impl<T: Exp> Moments<T> for Nothing {
 #[expect(private_interfaces, reason = "as above")]
 impl<S: Simd, T: Exp> Sums<S, T> for Nothing {
     #[inline(always)]
-    fn add<const PART: bool>(&mut self, _: S, _: Terms<T::V<S>>) {}
+    fn add(&mut self, _: S, _: Terms<T::V<S>>, _: bool) {}
     #[inline(always)]
     fn end_block(&mut self, _: S) {}
     #[inline(always)]
@@ -85,7 +82,6 @@ pub struct Weighted<const EVEN: bool> {
 }
 
 impl<T: Exp, const EVEN: bool> Moments<T> for Weighted<EVEN> {
-    const PLAIN: bool = false;
     const WEIGHTED: bool = !EVEN;
     const PARTS_WEIGHTED: bool = true;
     type Sums<S: Simd> = WeightedSums<S, T, EVEN>;
@@ -114,10 +110,10 @@ impl<S: Simd, T: Exp, const EVEN: bool> Copy for WeightedSums<S, T, EVEN> {}
 #[expect(private_interfaces, reason = "as above")]
 impl<S: Simd, T: Exp, const EVEN: bool> Sums<S, T> for WeightedSums<S, T, EVEN> {
     #[inline(always)]
-    fn add<const PART: bool>(&mut self, simd: S, Terms { d, weights, .. }: Terms<T::V<S>>) {
+    fn add(&mut self, simd: S, Terms { d, weights, .. }: Terms<T::V<S>>, is_part: bool) {
         let ones = [Vector::splat(simd, T::ONE); UNROLL];
-        let weights = if EVEN && !PART { ones } else { weights };
-        self.moment.add(products(simd, weights, d, PART || self.guarded));
+        let weights = if EVEN && !is_part { ones } else { weights };
+        self.moment.add(products(simd, weights, d, is_part || self.guarded));
         self.weight.add(weights);
     }
     #[inline(always)]
@@ -146,7 +142,6 @@ pub struct Statistics<T> {
 }
 
 impl<T: Exp> Moments<T> for Statistics<T> {
-    const PLAIN: bool = false;
     const WEIGHTED: bool = false;
     const PARTS_WEIGHTED: bool = false;
     type Sums<S: Simd> = StatisticsSums<S, T>;
@@ -184,8 +179,8 @@ impl<S: Simd, T: Exp> Copy for StatisticsSums<S, T> {}
 #[expect(private_interfaces, reason = "as above")]
 impl<S: Simd, T: Exp> Sums<S, T> for StatisticsSums<S, T> {
     #[inline(always)]
-    fn add<const PART: bool>(&mut self, simd: S, Terms { x, d, e, .. }: Terms<T::V<S>>) {
-        self.energy.add(products(simd, e, d, PART || self.guarded));
+    fn add(&mut self, simd: S, Terms { x, d, e, .. }: Terms<T::V<S>>, is_part: bool) {
+        self.energy.add(products(simd, e, d, is_part || self.guarded));
         let one = <T::V<S>>::splat(simd, T::ONE);
         let [a, b, c, d] = x;
         self.others = self.others.add(sum_of([

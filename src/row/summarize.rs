@@ -1,10 +1,11 @@
 //! Maximum and sum of exponentials of a chunk, and what else is asked for, in one pass (points 1, 2 and 7 of
 //! the header of `row`).
 
-use super::chunk::{Beside, Chunk, Weights};
+use super::chunk::Chunk;
 use super::moments::{Moments, Sums, Terms, sum_of};
 use super::streams::{Streams, Visit};
 use super::sum::Sum;
+use super::weights::{Beside, Weights};
 use super::{Partial, UNROLL};
 use crate::element::{Element, Wide};
 use crate::exp::{Base, Exp, Powers, exp_difference};
@@ -33,12 +34,7 @@ impl<E: Element<Compute: Exp>, M: Moments<E::Compute>> Kernel for Summarize<'_, 
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
-        // What sums more has one path for all chunks: another would cost more in code than it gains in speed.
-        if M::PLAIN && self.chunk.is_plain() {
-            self.pass::<S, true>(simd)
-        } else {
-            self.pass::<S, false>(simd)
-        }
+        if self.chunk.is_plain() { self.pass::<S, true>(simd) } else { self.pass::<S, false>(simd) }
     }
 }
 
@@ -133,11 +129,11 @@ struct Largest<V> {
     max: V,
 }
 
-impl<S: Simd, E: Element<Compute: Exp>> Visit<S, E> for Largest<Wide<S, E>> {
+impl<S: Simd, T: Exp> Visit<S, T> for Largest<T::V<S>> {
     const WANTS_BESIDE: bool = false;
     const WANTS_BESIDE_PARTS: bool = false;
     #[inline(always)]
-    fn visit<const PART: bool>(&mut self, _: S, x: [Wide<S, E>; UNROLL], _: [Wide<S, E>; UNROLL]) {
+    fn visit(&mut self, _: S, x: [T::V<S>; UNROLL], _: [T::V<S>; UNROLL], _: bool) {
         self.max = max_of(self.max, x);
     }
 }
@@ -171,17 +167,18 @@ impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Exponentials<'_,
     }
 }
 
-impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Visit<S, E>
+impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Visit<S, E::Compute>
     for Exponentials<'_, S, E, M>
 {
     const WANTS_BESIDE: bool = M::WEIGHTED;
     const WANTS_BESIDE_PARTS: bool = M::PARTS_WEIGHTED;
     #[inline(always)]
-    fn visit<const PART: bool>(
+    fn visit(
         &mut self,
         simd: S,
         x: [Wide<S, E>; UNROLL],
         weights: [Wide<S, E>; UNROLL],
+        is_part: bool,
     ) {
         let Self { seen, m, powers, .. } = self;
         seen.max = max_of(seen.max, x);
@@ -193,7 +190,7 @@ impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Visit<S, E>
             powers.exp(simd, d[2]),
             powers.exp(simd, d[3]),
         ];
-        seen.moments.add::<PART>(simd, Terms { x, d, e, weights });
+        seen.moments.add(simd, Terms { x, d, e, weights }, is_part);
         self.unfolded = self.unfolded.add(sum_of(e));
         if self.waits {
             self.fold(simd);
@@ -212,7 +209,15 @@ fn max_of<S: Simd, V: Vector<S>>(max: V, [a, b, c, d]: [V; UNROLL]) -> V {
 /// The largest lane that is not NaN.
 #[inline(always)]
 fn largest<T: Float>(lanes: [T; MAX_LANES]) -> f64 {
-    lanes.iter().fold(T::NEG_INFINITY, |max, &lane| if lane > max { lane } else { max }).to_f64()
+    let greater = |a: T, b: T| if a > b { a } else { b };
+    // Halves on halves: one lane after the other would wait sixteen times for a comparison.
+    let mut lanes = lanes.map(|lane| greater(lane, T::NEG_INFINITY));
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = greater(lanes[i + half], lanes[i]);
+        }
+    }
+    lanes[0].to_f64()
 }
 
 /// The largest lane as a reference to subtract: finite, so that -inf less the reference is -inf.

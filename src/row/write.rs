@@ -1,7 +1,8 @@
 //! A part of a row written: each logit through a formula, past the caches if asked to.
 
 use super::UNROLL;
-use super::chunk::{Beside, Chunk, Lanes};
+use super::chunk::{Chunk, Lanes};
+use super::weights::Beside;
 use crate::element::{Element, Wide, keep, store_part};
 use crate::exp::{Base, Exp};
 use crate::simd::{Float, Kernel, Simd, Vector};
@@ -148,6 +149,7 @@ where
         let to = self.to;
         let lanes = E::Compute::LANES;
         let step = UNROLL * lanes;
+        let in_place = self.beside.and_then(|beside| beside.in_place(&self.from));
         let patched = self.patch.map_or(usize::MAX, |(at, _)| at);
 
         let mut start = if stream { unaligned_head(to).min(to.len()) } else { 0 };
@@ -161,16 +163,16 @@ where
             } else {
                 let [a, b, c, d] = if PLAIN {
                     [
-                        self.value::<S, PLAIN>(simd, start),
-                        self.value::<S, PLAIN>(simd, start + lanes),
-                        self.value::<S, PLAIN>(simd, start + 2 * lanes),
-                        self.value::<S, PLAIN>(simd, start + 3 * lanes),
+                        self.value::<S, PLAIN>(simd, start, None),
+                        self.value::<S, PLAIN>(simd, start + lanes, None),
+                        self.value::<S, PLAIN>(simd, start + 2 * lanes, None),
+                        self.value::<S, PLAIN>(simd, start + 3 * lanes, None),
                     ]
                 } else {
                     // A loop: options make the body long, and four of it four times the code.
                     let mut values = [Vector::splat(simd, self.masked); UNROLL];
                     for (i, value) in values.iter_mut().enumerate() {
-                        *value = self.value::<S, PLAIN>(simd, start + i * lanes);
+                        *value = self.value::<S, PLAIN>(simd, start + i * lanes, in_place);
                     }
                     values
                 };
@@ -207,15 +209,18 @@ where
         }
     }
 
-    /// The results of a whole vector.
+    /// The results of a whole vector; `in_place` is what stands beside the logits, if it is in memory as it is used.
     #[inline(always)]
-    fn value<S: Simd, const PLAIN: bool>(&self, simd: S, at: usize) -> Wide<S, E> {
+    fn value<S: Simd, const PLAIN: bool>(
+        &self,
+        simd: S,
+        at: usize,
+        in_place: Option<&[Cell<E::Compute>]>,
+    ) -> Wide<S, E> {
         let (x, slope) = self.from.load::<S, PLAIN>(simd, at);
-        let beside = match &self.beside {
-            Some(beside) if !F::PLAIN => {
-                let [beside] = beside.load(simd, &self.from, [at]);
-                beside
-            }
+        let beside = match (in_place, &self.beside) {
+            (Some(cells), _) if !F::PLAIN => E::Compute::load(simd, &cells[at..]),
+            (None, Some(beside)) if !F::PLAIN => beside.load(simd, &self.from, at),
             _ => Vector::splat(simd, E::Compute::ONE),
         };
         let result = self.formula.apply(simd, x, slope, beside);

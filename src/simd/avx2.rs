@@ -324,6 +324,10 @@ impl Simd for Avx2 {
         op!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
     }
     #[inline(always)]
+    fn prefetch_far<T>(self, address: *const T) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(address.cast()))
+    }
+    #[inline(always)]
     unsafe fn load_half(self, from: *const u16) -> Self::Half {
         memory!([_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(8).cast())])
     }

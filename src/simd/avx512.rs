@@ -249,6 +249,10 @@ impl Simd for Avx512 {
         op!(_mm_prefetch::<_MM_HINT_T0>(address.cast()))
     }
     #[inline(always)]
+    fn prefetch_far<T>(self, address: *const T) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(address.cast()))
+    }
+    #[inline(always)]
     unsafe fn load_half(self, from: *const u16) -> __m256i {
         memory!(_mm256_loadu_si256(from.cast()))
     }

@@ -18,9 +18,11 @@ mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod prefetch;
 
 pub use float_state::with_default_float_state;
 pub use level::{Level, UnknownLevel};
+pub use prefetch::reads_far_ahead;
 
 /// A number that a double can stand for.
 pub trait Number: Copy + Send + Sync + 'static {
@@ -181,6 +183,8 @@ pub trait Simd: Copy + 'static {
     fn fence(self);
     /// Asks for the line at an address, which need not be valid, to be brought into the first cache.
     fn prefetch<T>(self, address: *const T);
+    /// The same, into the second cache.
+    fn prefetch_far<T>(self, address: *const T);
 
     /// Reads sixteen 16-bit patterns.
     ///

@@ -436,6 +436,8 @@ impl Simd for Neon {
     #[inline(always)]
     fn prefetch<T>(self, _: *const T) {}
     #[inline(always)]
+    fn prefetch_far<T>(self, _: *const T) {}
+    #[inline(always)]
     unsafe fn load_half(self, from: *const u16) -> Self::Half {
         memory!([vld1q_u16(from), vld1q_u16(from.add(8))])
     }

@@ -141,6 +141,8 @@ impl Simd for Portable {
     #[inline(always)]
     fn prefetch<T>(self, _: *const T) {}
     #[inline(always)]
+    fn prefetch_far<T>(self, _: *const T) {}
+    #[inline(always)]
     unsafe fn load_half(self, from: *const u16) -> Self::Half {
         // SAFETY: the caller vouches for the memory; an unaligned read asks for no more.
         unsafe { from.cast::<Self::Half>().read_unaligned() }

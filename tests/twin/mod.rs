@@ -140,6 +140,7 @@ impl Simd for Twin {
     }
     fn fence(self) {}
     fn prefetch<T>(self, _: *const T) {}
+    fn prefetch_far<T>(self, _: *const T) {}
     unsafe fn load_half(self, from: *const u16) -> [u16; 16] {
         // SAFETY: the caller vouches for the memory; an unaligned read asks for no more.
         std::array::from_fn(|i| unsafe { from.add(i).read_unaligned() })
