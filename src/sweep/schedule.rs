@@ -106,11 +106,12 @@ impl Schedule {
                         let found = &mut all_found[..group.len()];
                         found.fill(P::Found::default());
                         for columns in chunks_of(columns) {
+                            let is_first = columns.start == 0;
                             let part = Part { group: &group, columns };
                             for ((row, found), known) in group.clone().zip(&mut *found).zip(&*known)
                             {
                                 let here = plan.look(pass, tiles, &part, row, known);
-                                *found = plan.merge(*found, here);
+                                *found = if is_first { here } else { plan.merge(*found, here) };
                             }
                         }
                         for ((row, found), known) in group.clone().zip(found).zip(&mut *known) {

@@ -55,7 +55,10 @@ where
         }
         tiles.guarded = guarded;
         let partial = Partial { chunk: start, ..partial };
-        partial.merge(self.outside(tiles, whole, row), self.base.temperature)
+        match self.outside(tiles, whole, row) {
+            Some(outside) => partial.merge(outside, self.base.temperature),
+            None => partial,
+        }
     }
 
     /// Summarizes a chunk, with its weights if there are any, or with statistics against a logit.
@@ -84,22 +87,26 @@ where
     }
 
     /// What probability targets outside of the window add: their classes are masked.
-    fn outside(&self, tiles: &mut Tiles<E, O>, part: &Part<'_>, row: usize) -> Partial {
-        let Some(targets) = self.weighting.and_then(|given| given.targets) else {
-            return Partial::EMPTY;
-        };
+    fn outside(
+        &self,
+        tiles: &mut Tiles<E, O>,
+        part: &Part<'_>,
+        row: usize,
+    ) -> Option<Partial> {
+        let targets = self.weighting.and_then(|given| given.targets)?;
         let within = self.within_window(&part.columns);
+        if within == part.columns {
+            return None;
+        }
         let mut outside = Partial::EMPTY;
-        if within != part.columns {
-            let targets = tiles.targets.row(targets, part, row);
-            for (column, target) in part.columns.clone().zip(targets) {
-                if !within.contains(&column) && target.get().to_f64() != 0.0 {
-                    let one = Partial::of_one(f64::NEG_INFINITY, self.weight(row, column));
-                    outside = outside.merge(one, self.base.temperature);
-                }
+        let targets = tiles.targets.row(targets, part, row);
+        for (column, target) in part.columns.clone().zip(targets) {
+            if !within.contains(&column) && target.get().to_f64() != 0.0 {
+                let one = Partial::of_one(f64::NEG_INFINITY, self.weight(row, column));
+                outside = outside.merge(one, self.base.temperature);
             }
         }
-        outside
+        Some(outside)
     }
 
     fn run_sums<M: Moments<E::Compute>>(
