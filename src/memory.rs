@@ -40,10 +40,8 @@ impl Block {
         let size = bytes.max(1).checked_next_multiple_of(PAGE).ok_or(Error::Memory(bytes))?;
         let mapping = waiting(|blocks| {
             // The smallest that is large enough, and not so large that most of it would lie idle.
-            let fits = |block: &&(usize, usize)| (size..=size + size / 4).contains(&block.1);
-            let sizes = blocks.iter().map(|block| block.size).enumerate();
-            let sizes: Vec<(usize, usize)> = sizes.collect();
-            let best = sizes.iter().filter(fits).min_by_key(|block| block.1)?.0;
+            let fits = |&i: &usize| (size..=size + size / 4).contains(&blocks[i].size);
+            let best = (0..blocks.len()).filter(fits).min_by_key(|&i| blocks[i].size)?;
             Some(blocks.remove(best))
         });
         let mapped = || {
