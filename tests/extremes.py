@@ -15,6 +15,7 @@ from common import (
     FLOAT64,
     INF,
     NAN,
+    Array,
     Dtype,
     Thresholds,
 )
@@ -154,3 +155,12 @@ MASKS: dict[str, tuple[int, list[slice]]] = {
     "all but the first of a chunk": (80000, [slice(32768, 32769)]),
     "all but the last of all chunks": (80000, [slice(79999, 80000)]),
 }
+
+
+def long_row(name: str, dtype: Dtype, value: float) -> tuple[Array, Array, int]:
+    """Logits of -inf but for what is left, which is all of one value; where that is, and how many classes."""
+    classes, kept = MASKS[name]
+    where = np.zeros(classes, bool)
+    for part in kept:
+        where[part] = True
+    return np.where(where, value, -INF).astype(dtype), where, int(where.sum())

@@ -41,6 +41,7 @@ from extremes import (
     boundaries,
     case_in,
     is_near,
+    long_row,
 )
 
 
@@ -193,13 +194,8 @@ def test_minus_infinity_in_long_rows(
     name: str, dtype: Dtype, way: Thresholds, set_thresholds: SetThresholds
 ) -> None:
     set_thresholds(*way)
-    classes, kept = MASKS[name]
-    logits = np.full(classes, -INF, dtype)
-    for part in kept:
-        logits[part] = 7.0
-    where = logits.astype(np.float64) == 7.0
-    count = int(where.sum())
-    log_count = math.log(count)
+    logits, where, count = long_row(name, dtype, 7.0)
+    classes, log_count = len(logits), math.log(count)
     assert is_near(sx.softmax(logits, threads=2), np.where(where, 1 / count, 0.0))
     assert is_near(sx.log_softmax(logits, threads=2), np.where(where, -log_count, -INF))
     assert is_near(sx.logsumexp(logits, threads=2), 7 + log_count)

@@ -36,6 +36,7 @@ from extremes import (
     SetThresholds,
     boundaries,
     is_near,
+    long_row,
 )
 
 FORWARD, REVERSE, JENSEN_SHANNON = "forward", "reverse", "Jensen-Shannon"
@@ -279,12 +280,8 @@ def test_minus_infinity_in_long_rows(
     name: str, dtype: Dtype, way: Thresholds, set_thresholds: SetThresholds
 ) -> None:
     set_thresholds(*way)
-    classes, kept = MASKS[name]
-    every, some = np.full(classes, 7.0, dtype), np.full(classes, -INF, dtype)
-    for part in kept:
-        some[part] = -2.0
-    where = some.astype(np.float64) == -2.0
-    count = int(where.sum())
+    some, where, count = long_row(name, dtype, -2.0)
+    classes, every = len(some), np.full(len(some), 7.0, dtype)
     p, q = where / count, np.full(classes, 1 / classes)
     gap, share = math.log(classes / count), count / classes
     # Of m: (p + q) / 2 where both are, else q / 2.

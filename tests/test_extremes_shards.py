@@ -24,6 +24,7 @@ from extremes import (
     boundaries,
     case_in,
     is_near,
+    long_row,
 )
 
 
@@ -120,14 +121,9 @@ def test_shards_of_minus_infinity(
 ) -> None:
     # Cut where what is left begins and ends, so that some shards have nothing.
     set_thresholds(*way)
-    classes, kept = MASKS[name]
-    logits = np.full(classes, -INF, dtype)
-    for part in kept:
-        logits[part] = 7.0
-    where = logits.astype(np.float64) == 7.0
-    count = int(where.sum())
-    p = np.where(where, 1 / count, 0.0)
-    edges = sorted({edge for part in kept for edge in (part.start, part.stop)} - {0, classes})
+    logits, where, count = long_row(name, dtype, 7.0)
+    classes, p = len(logits), np.where(where, 1 / count, 0.0)
+    edges = (np.flatnonzero(where[1:] != where[:-1]) + 1).tolist()
     for cuts in (edges, [classes // 2]):
         for target, expected in (
             (int(where.argmax()), math.log(count)),
