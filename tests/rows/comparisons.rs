@@ -168,6 +168,44 @@ fn allowed<E: Item>(
     (0..row.len()).filter(allowed).map(logits).collect()
 }
 
+/// Two rows as the kernels get them, and what they stand for: where a mask excludes a class both hold something that
+/// must not be read.
+struct Rows<'a, E: Item> {
+    /// The logits where the mask allows them.
+    allowed: Vec<(f64, f64)>,
+    pair: Pair,
+    base: Base<E::Compute>,
+    mask: Option<&'a Mask>,
+    cells: Vec<Cell<E>>,
+    others: Vec<Cell<E::Compute>>,
+}
+
+impl<'a, E: Item<Compute: Item>> Rows<'a, E> {
+    fn new(
+        row: &[Cell<E>],
+        other: &[Cell<E::Compute>],
+        mask: Option<&'a Mask>,
+        temperature: f64,
+    ) -> Self {
+        let allowed = allowed(row, other, mask);
+        let pair = pair(&allowed, temperature);
+        let (cells, others) = match mask {
+            Some(mask) => (spoilt(row, mask), spoilt(other, mask)),
+            None => (row.to_vec(), other.to_vec()),
+        };
+        Self { allowed, pair, base: Base::new(temperature), mask, cells, others }
+    }
+
+    fn classes(&self) -> Classes<'_, E::Compute> {
+        Classes::new(&self.pair, &self.base)
+    }
+
+    fn chunks(&self) -> (Chunk<'_, E>, Chunk<'_, E::Compute>) {
+        let mask = self.mask.map(Mask::bytes);
+        (Chunk { mask, ..plain(&self.cells) }, Chunk { mask, ..plain(&self.others) })
+    }
+}
+
 /// What a measure sums on every level; those that have to agree with the twin do.
 fn sums<E: Item, M: Measure<E::Compute>>(
     chunk: Chunk<'_, E>,
@@ -191,25 +229,19 @@ fn check_sums<E: Item<Compute: Item>, M: Measure<E::Compute>>(
     which: Which,
     measure: M,
 ) {
-    let rows = allowed(row, other, mask);
-    let pair = pair(&rows, temperature);
+    let rows = Rows::new(row, other, mask, temperature);
     let mut exact = [Total::default(); 3];
     let mut slack = [f64::from(f32::MIN_POSITIVE) * row.len() as f64; 3];
-    for &(x, y) in &rows {
+    for &(x, y) in &rows.allowed {
         for (i, (value, near)) in
-            Class::new::<E>(x, y, &pair, temperature).terms(which).into_iter().enumerate()
+            Class::new::<E>(x, y, &rows.pair, temperature).terms(which).into_iter().enumerate()
         {
             exact[i].add(value);
             slack[i] += near * epsilon::<E>();
         }
     }
-    let base = Base::new(temperature);
-    let classes = Classes::new(&pair, &base);
-    let bytes = mask.map(Mask::bytes);
-    let spoils = mask.map(|mask| (spoilt(row, mask), spoilt(other, mask)));
-    let (cells, others) = spoils.as_ref().map_or((row, other), |(row, other)| (row, other));
-    let masked = |row| Chunk { mask: bytes, ..plain(row) };
-    let got = sums(masked(cells), Chunk { mask: bytes, ..plain(others) }, classes, measure);
+    let (classes, (chunk, beside)) = (rows.classes(), rows.chunks());
+    let (bytes, got) = (chunk.mask, sums(chunk, beside, classes, measure));
     for (level, got) in &got {
         for i in 0..3 {
             check_near(got[i], exact[i].value(), slack[i], &|| {
@@ -369,19 +401,13 @@ fn check_slope<E: Item<Compute: Item>, M: Measure<E::Compute>>(
     measure: M,
 ) {
     let number = |x: f64| <E::Compute as Number>::from_f64(x);
-    let pair = pair(&allowed(row, other, mask), temperature);
-    let base = Base::new(temperature);
-    let classes = Classes::new(&pair, &base);
+    let rows = Rows::new(row, other, mask, temperature);
+    let (classes, (from, beside)) = (rows.classes(), rows.chunks());
     // Numbers that all precisions have.
     let (center, scale, masked) = (0.375, -0.5, 9.0);
     let formula = Nearer { classes, measure, center: number(center), scale: number(scale) };
-    let bytes = mask.map(Mask::bytes);
-    let spoils = mask.map(|mask| (spoilt(row, mask), spoilt(other, mask)));
-    let (cells, others) = spoils.as_ref().map_or((row, other), |(row, other)| (row, other));
-    let beside = Some(Beside::Logits(Chunk { mask: bytes, ..plain(others) }));
-    let from = Chunk { mask: bytes, ..plain(cells) };
     let results = written(|| Write::<E, E::Compute, _> {
-        beside,
+        beside: Some(Beside::Logits(beside)),
         masked: number(masked),
         ..write(from, &[], formula)
     });
@@ -396,7 +422,7 @@ fn check_slope<E: Item<Compute: Item>, M: Measure<E::Compute>>(
                 continue;
             }
             let (x, y) = (row[i].get().to_f64(), other[i].get().to_f64());
-            let class = Class::new::<E>(x, y, &pair, temperature);
+            let class = Class::new::<E>(x, y, &rows.pair, temperature);
             let (exact, slack) = class.slope(which, center);
             let slack = slack * epsilon::<E>() + f64::from(f32::MIN_POSITIVE);
             check_near(got.get().to_f64(), exact * scale, slack, &about);
