@@ -18,8 +18,9 @@
 //!    read limit where this reaches 90-96 %.
 //! 2. *Sums in double precision.* Eight vectors of exponentials are added pairwise in working precision, the
 //!    result is folded into eight doubles. Every addition in doubles would cost a quarter of the speed in
-//!    cache, and folding after four 6 %; longer chains in single precision lose small terms beside a large one. Sums of doubles carry the
-//!    rounding errors along: without, a row of one large logit and 50,000 small ones was 600 ulp off.
+//!    cache, and folding after four 6 %; longer chains in single precision lose small terms beside a large one.
+//!    Sums of doubles carry the rounding errors along: without, a row of one large logit and 50,000 small ones
+//!    was 600 ulp off.
 //! 3. *One element can be left out* of the summary (the target's). The loss `log1p(others / target)` of a
 //!    confident row is then exact, where `lse - x_y` would cancel to nothing.
 //! 4. *Four streams.* A chunk is cut into four quarters that are read side by side, one vector of each in a step.
@@ -48,6 +49,7 @@
 
 mod chunk;
 mod compare;
+mod convert;
 mod locate;
 mod measure;
 mod moments;
@@ -58,7 +60,8 @@ mod weights;
 mod write;
 
 pub use chunk::Chunk;
-pub use compare::{Compare, Logarithms, Nearer, Widen};
+pub use compare::{Compare, Nearer};
+pub use convert::{Logarithms, Widen};
 pub use locate::{At, Locate};
 pub use measure::{Classes, Forward, JensenShannon, Measure, Pair, Reverse};
 pub use moments::{Moments, Nothing, Statistics, Weighted};
