@@ -1,10 +1,8 @@
 //! `cross_entropy`, `cross_entropy_with_grad`.
 
-use super::arrays::{Accept, View};
 use super::loss_call::{LossCall, LossOptions};
 use super::reading::ReadOptions;
 use super::reducing::ReduceOptions;
-use super::results::ResultType;
 use super::runtime::detached;
 use crate::compute;
 use pyo3::prelude::*;
@@ -38,16 +36,11 @@ pub(super) fn cross_entropy_with_grad<'py>(
     out: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let call = LossCall::new(logits, targets, reading, options, reducing)?;
-    let given =
-        grad_output.map(|given| View::of(given, "grad_output", Accept::Numbers)).transpose()?;
-    let inputs: Vec<&View<'_>> = call.inputs().chain(&given).collect();
-    let upstream = call.reduced.upstream(given.as_ref())?;
-    let grad_type = ResultType::like_logits(&call.reading.logits, None)?;
-    let grad = grad_type.output(out, &call.reading.logits, &inputs)?;
-    let to = grad.matrix(call.reading.axis);
-    let LossCall { input, targets, weights, options, .. } = &call;
-    let loss = detached(logits.py(), call.reading.threads, |run| {
+    let LossCall { reading, input, others, targets, weights, options, reduced } = &call;
+    let (grad, upstream) = reduced.gradient(reading, others, grad_output, out)?;
+    let to = grad.matrix(reading.axis);
+    let loss = detached(logits.py(), reading.threads, |run| {
         compute::cross_entropy(run, input, targets, weights, options, Some((&to, &upstream)))
     })?;
-    Ok((call.reduced.result(logits.py(), loss)?, grad.object.into_any()))
+    Ok((reduced.result(logits.py(), loss)?, grad.object.into_any()))
 }

@@ -4,7 +4,6 @@ use super::arguments::{choice, number_up_to};
 use super::arrays::{Accept, View, doubles};
 use super::reading::{ReadOptions, Reading};
 use super::reducing::{ReduceOptions, Reduced};
-use super::results::ResultType;
 use super::runtime::detached;
 use crate::batch::{Matrix, read_classes};
 use crate::compute::{self, Named, Teacher, Upstream};
@@ -71,17 +70,17 @@ struct PairCall<'py> {
     divergence: Divergence,
     reading: Reading<'py>,
     input: Input,
-    given: Given<'py>,
+    given: Given,
     ignored: Option<Vec<bool>>,
-    /// What was read beside the logits of both sides.
+    /// What was read beside the student's logits, the mask and the offsets.
     others: Vec<View<'py>>,
     reduced: Reduced<'py>,
 }
 
 /// What the teacher gives.
-enum Given<'py> {
+enum Given {
     /// Something for each class.
-    Dense { logits: View<'py>, are_probabilities: bool },
+    Dense { logits: Matrix, are_probabilities: bool },
     /// Logarithms of probabilities of some classes, the same number of them in every row.
     Sparse { classes: Vec<Option<usize>>, log_p: Vec<f64>, each: usize },
 }
@@ -123,7 +122,9 @@ impl<'py> PairCall<'py> {
             None => {
                 let all = reading.logits.array.shape.clone();
                 let accept = Accept::Numbers;
-                let logits = reading.matching(teacher_logits, "teacher_logits", accept, &all)?;
+                let view = reading.matching(teacher_logits, "teacher_logits", accept, &all)?;
+                let logits = view.matrix(reading.axis);
+                others.push(view);
                 Given::Dense { logits, are_probabilities }
             }
         };
@@ -137,23 +138,8 @@ impl<'py> PairCall<'py> {
         grad_output: Option<&Bound<'py, PyAny>>,
         out: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<LossAndGradient<'py>> {
-        let (reading, reduced) = (&self.reading, &self.reduced);
-        let above =
-            grad_output.map(|given| View::of(given, "grad_output", Accept::Numbers)).transpose()?;
-        let dense = match &self.given {
-            Given::Dense { logits, .. } => Some(logits),
-            Given::Sparse { .. } => None,
-        };
-        let inputs: Vec<&View<'_>> = dense
-            .into_iter()
-            .chain(&self.others)
-            .chain(reduced.inputs())
-            .chain(reading.inputs())
-            .chain(&above)
-            .collect();
-        let upstream = reduced.upstream(above.as_ref())?;
-        let grad_type = ResultType::like_logits(&reading.logits, None)?;
-        let grad = grad_type.output(out, &reading.logits, &inputs)?;
+        let Self { reading, others, reduced, .. } = self;
+        let (grad, upstream) = reduced.gradient(reading, others, grad_output, out)?;
         let to = grad.matrix(reading.axis);
         let loss = self.compute(Some((&to, &upstream)))?;
         Ok((loss, grad.object.into_any()))
@@ -166,10 +152,9 @@ impl<'py> PairCall<'py> {
         let reducing = &self.reduced.reducing;
         let loss = match &self.given {
             Given::Dense { logits, are_probabilities } => {
-                let matrix = logits.matrix(self.reading.axis);
                 let are_probabilities = *are_probabilities;
                 detached(py, threads, |run| {
-                    let teacher = Teacher { logits: &matrix, are_probabilities, divergence };
+                    let teacher = Teacher { logits, are_probabilities, divergence };
                     compute::divergence(run, input, teacher, ignored, reducing, gradient)
                 })?
             }
@@ -218,7 +203,7 @@ fn sparse<'py>(
     ids: &View<'py>,
     log_p: &View<'py>,
     ignored: Option<&[bool]>,
-) -> PyResult<Given<'py>> {
+) -> PyResult<Given> {
     let rows = reading.rows_shape();
     let each = match ids.array.shape.strip_prefix(rows.as_slice()) {
         Some(&[each]) => each,

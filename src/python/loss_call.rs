@@ -27,8 +27,8 @@ pub(super) struct LossOptions<'py>(
 pub(super) struct LossCall<'py> {
     pub(super) reading: Reading<'py>,
     pub(super) input: Input,
-    /// Everything else that was read but the mask.
-    others: Vec<View<'py>>,
+    /// What was read beside the logits, the mask and the offsets.
+    pub(super) others: Vec<View<'py>>,
     pub(super) targets: Targets,
     pub(super) weights: LossWeights,
     pub(super) options: CrossEntropy,
@@ -61,11 +61,6 @@ impl<'py> LossCall<'py> {
         others.push(view);
         let input = reading.input();
         Ok(Self { reading, input, others, targets, weights, options, reduced })
-    }
-
-    /// Everything that was read but the logits.
-    pub(super) fn inputs(&self) -> impl Iterator<Item = &View<'py>> {
-        self.others.iter().chain(self.reduced.inputs()).chain(self.reading.inputs())
     }
 }
 

@@ -1,4 +1,4 @@
-//! From rows to the result: the arguments that say how, which all losses share, checked.
+//! From rows to the result, and to its gradient: the arguments that say how, which all losses share, checked.
 
 use super::arguments::{choice, number_up_to, positive};
 use super::arrays::{Accept, View, doubles};
@@ -67,11 +67,6 @@ impl<'py> Reduced<'py> {
         Ok(Self { reducing, rows_shape, result_type, offsets })
     }
 
-    /// What was read.
-    pub(super) fn inputs(&self) -> impl Iterator<Item = &View<'py>> {
-        self.offsets.iter()
-    }
-
     /// The options of a cross-entropy that is reduced like this.
     pub(super) fn cross_entropy(
         &self,
@@ -85,8 +80,26 @@ impl<'py> Reduced<'py> {
         })
     }
 
+    /// The array for the gradient in some logits, apart from all that was read (`others` beside what is known here),
+    /// and the gradient that comes from above.
+    pub(super) fn gradient(
+        &self,
+        reading: &Reading<'py>,
+        others: &[View<'py>],
+        grad_output: Option<&Bound<'py, PyAny>>,
+        out: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<(View<'py>, Upstream)> {
+        let above =
+            grad_output.map(|given| View::of(given, "grad_output", Accept::Numbers)).transpose()?;
+        let upstream = self.upstream(above.as_ref())?;
+        let read = others.iter().chain(reading.inputs()).chain(&self.offsets).chain(&above);
+        let inputs: Vec<&View<'_>> = read.collect();
+        let grad_type = ResultType::like_logits(&reading.logits, None)?;
+        Ok((grad_type.output(out, &reading.logits, &inputs)?, upstream))
+    }
+
     /// The gradient that comes from above: for every row, or one for all.
-    pub(super) fn upstream(&self, given: Option<&View<'_>>) -> PyResult<Upstream> {
+    fn upstream(&self, given: Option<&View<'_>>) -> PyResult<Upstream> {
         let Some(view) = given else { return Ok(Upstream::Scalar(1.0)) };
         let values = doubles(view)?;
         let per_row = self.reducing.reduction == Reduction::None;

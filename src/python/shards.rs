@@ -183,13 +183,7 @@ pub(super) fn shard_grad<'py>(
     if let Some(given) = sample_weight {
         shard.weights.rows = Some(reading.row_weights(given, &mut shard.others)?);
     }
-    let above =
-        grad_output.map(|given| View::of(given, "grad_output", Accept::Numbers)).transpose()?;
-    let upstream = reduced.upstream(above.as_ref())?;
-    let inputs: Vec<&View<'_>> =
-        shard.others.iter().chain(reading.inputs()).chain(reduced.inputs()).chain(&above).collect();
-    let grad_type = ResultType::like_logits(&reading.logits, None)?;
-    let grad = grad_type.output(out, &reading.logits, &inputs)?;
+    let (grad, upstream) = reduced.gradient(reading, &shard.others, grad_output, out)?;
     let to = grad.matrix(reading.axis);
     let (merged, targets, weights) = (&whole.merged, shard.targets.as_slice(), &shard.weights);
     detached(py, reading.threads, |run| {
