@@ -102,6 +102,7 @@ pub struct Nearer<'a, T, M> {
 
 impl<T: Exp, M: Measure<T>> Formula<T> for Nearer<'_, T, M> {
     const PLAIN: bool = false;
+    const BESIDE: bool = true;
     #[inline(always)]
     fn apply<S: Simd>(self, simd: S, x: T::V<S>, slope: T::V<S>, other: T::V<S>) -> T::V<S> {
         let class = self.classes.of(simd, x, other);

@@ -13,8 +13,8 @@
 //! 1. *One pass.* The sum is taken against a reference that is close to the maximum seen so far. Only when a
 //!    block's maximum exceeds the reference by more than the temperature (a factor e in the exponentials)
 //!    is the reference raised and that block done again. The margin is no more than that because the rounding
-//!    of `x - reference` grows with the distance. The first block's reference is its maximum, found in a
-//!    pass of its own over 4 KiB. Taking maximum and sum of every block in two phases reached 70 % of the
+//!    of `x - reference` grows with the distance. The first block's reference is the
+//!    maximum of its whole steps, found in a pass of its own over 4 KiB. Taking maximum and sum of every block in two phases reached 70 % of the
 //!    read limit where this reaches 90-96 %.
 //! 2. *Sums in double precision.* Eight vectors of exponentials are added pairwise in working precision, the
 //!    result is folded into eight doubles. Every addition in doubles would cost a quarter of the speed in
@@ -29,8 +29,8 @@
 //!    pays as well. Measured from memory on one thread, in GB/s, where reading alone reaches 16.4: one stream
 //!    8.3, with prefetch at the best distance 9.1 (12.0 into L2); two streams 10.8; eight 13.8; four 13.7, with
 //!    prefetch 256 bytes ahead 15.8, 512 16.6, 1024 17.4, 2048 17.4, 4096 16.2, 8192 14.5 (Xeon). With memory
-//!    that is faster than the arithmetic (EPYC): 1024 27.4, 2048 32.3, 4096 28.7, 8192 32.0. In cache none of
-//!    this changes anything. Short rows: see `streams`.
+//!    that is faster than the arithmetic (EPYC, Zen 5): 1024 27.4, 2048 32.3, 4096 28.7, 8192 32.0. In cache none
+//!    of this changes anything. Short rows, and processors that like one stream better: see `streams`.
 //! 5. *Long rows in chunks* of [`CHUNK`] elements, always cut at the same places whoever computes them, and
 //!    merged from left to right, so that many threads can share a row and the bits are the same.
 //! 6. *The tail of a chunk is padding* with -inf, whose exponential is exactly 0; never a second loop.
@@ -44,8 +44,9 @@
 //!    it now takes 1.3 times as long.
 //!
 //! The write pass reads the row a second time, from cache if it fits, and computes the exponential again.
-//! Keeping the exponentials in a scratch row instead is worth 3 % at 128,000 columns, and can't be done in
-//! place.
+//! Keeping the exponentials in a scratch row instead is worth 3 % at 128,000 columns on a Xeon, 2 % on an EPYC
+//! (Zen 4, where memory moves 70 GB/s and two cores compute no more than 48), and can't be done in place. There,
+//! asking for half of the next row while this one is written changed nothing.
 
 mod chunk;
 mod compare;

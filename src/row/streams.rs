@@ -35,6 +35,8 @@ const ROOM: usize = 4;
 
 /// What is done with four vectors. (A trait and not a closure: only so is it sure to be inlined.)
 pub(super) trait Visit<S: Simd, T: Exp> {
+    /// Whether it wants parts: steps some of whose elements are left out or not there.
+    const WANTS_PARTS: bool = true;
     /// Whether it wants what stands beside the logits; if not, that is 0 and the compiler removes it.
     const WANTS_BESIDE: bool;
     /// Whether it wants that of a part.
@@ -109,6 +111,9 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
             };
             let here = next..stop.min(next.saturating_add(longest)).min(steps.end);
             next = here.end;
+            if is_part && !V::WANTS_PARTS {
+                continue;
+            }
             let beside = match (in_place, &self.beside) {
                 (Some(cells), _) if !is_part => spans(cells, self.places(here.start), here.len()),
                 (_, Some(beside)) if V::WANTS_BESIDE || (V::WANTS_BESIDE_PARTS && is_part) => {
@@ -157,13 +162,15 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
             }
         } else {
             let nothing = [Vector::splat(simd, E::Compute::from_f64(0.0)); UNROLL];
-            let wanted = V::WANTS_BESIDE_PARTS && is_part;
-            let beside = if wanted { loaded::<S, E>(simd, [e, f, g, h]) } else { nothing };
             for ((i, step), ((p, q), (r, s))) in vectors {
                 self.prefetch(simd, step);
                 let i = i * lanes;
                 let x = [load(p, a + i), load(q, b + i), load(r, c + i), load(s, d + i)];
-                visitor.visit(simd, x, beside, is_part);
+                if V::WANTS_BESIDE_PARTS && is_part {
+                    visitor.visit(simd, x, loaded::<S, E>(simd, [e, f, g, h]), true);
+                } else {
+                    visitor.visit(simd, x, nothing, is_part);
+                }
             }
         }
     }

@@ -57,8 +57,7 @@ impl<E: Element<Compute: Exp>, M: Moments<E::Compute>> Summarize<'_, E, M> {
             if start == 0 {
                 let mut largest = Largest { max: seen.max };
                 streams.each::<S, _, PLAIN>(simd, block.clone(), &mut largest);
-                seen.max = largest.max;
-                reference = as_reference::<S, E>(seen.max);
+                reference = as_reference::<S, E>(largest.max);
             }
             let before = seen;
             loop {
@@ -130,6 +129,7 @@ struct Largest<V> {
 }
 
 impl<S: Simd, T: Exp> Visit<S, T> for Largest<T::V<S>> {
+    const WANTS_PARTS: bool = false;
     const WANTS_BESIDE: bool = false;
     const WANTS_BESIDE_PARTS: bool = false;
     #[inline(always)]

@@ -12,6 +12,8 @@ use std::cell::Cell;
 pub trait Formula<T: Float>: Copy {
     /// Whether plain logits have a path of their own.
     const PLAIN: bool;
+    /// Whether it wants what is read beside each logit.
+    const BESIDE: bool;
     /// The output for each lane of `x`; `slope` is the derivative of `x` with respect to what lies in memory,
     /// `beside` what is read with `x`, 1 if that is nothing.
     fn apply<S: Simd>(self, simd: S, x: T::V<S>, slope: T::V<S>, beside: T::V<S>) -> T::V<S>;
@@ -39,6 +41,7 @@ impl<T: Exp> Affine<'_, T> {
 
 impl<T: Exp> Formula<T> for Affine<'_, T> {
     const PLAIN: bool = true;
+    const BESIDE: bool = false;
     #[inline(always)]
     fn apply<S: Simd>(self, simd: S, x: T::V<S>, _: T::V<S>, _: T::V<S>) -> T::V<S> {
         let alpha = Vector::splat(simd, self.alpha);
@@ -52,7 +55,8 @@ impl<T: Exp> Formula<T> for Affine<'_, T> {
 pub struct Slope<'a, T>(pub Affine<'a, T>);
 
 impl<T: Exp> Formula<T> for Slope<'_, T> {
-    const PLAIN: bool = false;
+    const PLAIN: bool = true;
+    const BESIDE: bool = true;
     #[inline(always)]
     fn apply<S: Simd>(self, simd: S, x: T::V<S>, slope: T::V<S>, weight: T::V<S>) -> T::V<S> {
         let alpha = Vector::splat(simd, self.0.alpha);
@@ -69,6 +73,7 @@ pub struct Hessian<'a, T>(pub Affine<'a, T>);
 
 impl<T: Exp> Formula<T> for Hessian<'_, T> {
     const PLAIN: bool = true;
+    const BESIDE: bool = false;
     #[inline(always)]
     fn apply<S: Simd>(self, simd: S, x: T::V<S>, _: T::V<S>, _: T::V<S>) -> T::V<S> {
         let e = self.0.exponential(simd, x);
@@ -91,6 +96,7 @@ pub struct Logarithm<T> {
 
 impl<T: Float> Formula<T> for Logarithm<T> {
     const PLAIN: bool = true;
+    const BESIDE: bool = false;
     #[inline(always)]
     fn apply<S: Simd>(self, simd: S, x: T::V<S>, _: T::V<S>, _: T::V<S>) -> T::V<S> {
         let d = x.sub(Vector::splat(simd, self.max));
@@ -130,10 +136,12 @@ where
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         // Two loops where it is worth the code; elsewhere one that asks with every step.
-        match (F::PLAIN && self.from.is_plain(), self.stream) {
-            (true, true) => self.write::<S, true>(simd, true),
-            (true, false) => self.write::<S, true>(simd, false),
-            (false, stream) => self.write::<S, false>(simd, stream),
+        let beside = self.beside.and_then(|beside| beside.in_place(&self.from));
+        let is_plain = self.from.is_plain() && F::BESIDE == beside.is_some();
+        match (F::PLAIN && is_plain, self.stream) {
+            (true, true) => self.write::<S, true>(simd, true, beside),
+            (true, false) => self.write::<S, true>(simd, false, beside),
+            (false, stream) => self.write::<S, false>(simd, stream, beside),
         }
     }
 }
@@ -145,11 +153,15 @@ where
     F: Formula<E::Compute>,
 {
     #[inline(always)]
-    fn write<S: Simd, const PLAIN: bool>(self, simd: S, stream: bool) {
+    fn write<S: Simd, const PLAIN: bool>(
+        self,
+        simd: S,
+        stream: bool,
+        beside: Option<&[Cell<E::Compute>]>,
+    ) {
         let to = self.to;
         let lanes = E::Compute::LANES;
         let step = UNROLL * lanes;
-        let in_place = self.beside.and_then(|beside| beside.in_place(&self.from));
         let patched = self.patch.map_or(usize::MAX, |(at, _)| at);
 
         let mut start = if stream { unaligned_head(to).min(to.len()) } else { 0 };
@@ -163,16 +175,16 @@ where
             } else {
                 let [a, b, c, d] = if PLAIN {
                     [
-                        self.value::<S, PLAIN>(simd, start, None),
-                        self.value::<S, PLAIN>(simd, start + lanes, None),
-                        self.value::<S, PLAIN>(simd, start + 2 * lanes, None),
-                        self.value::<S, PLAIN>(simd, start + 3 * lanes, None),
+                        self.value::<S, PLAIN>(simd, start, beside),
+                        self.value::<S, PLAIN>(simd, start + lanes, beside),
+                        self.value::<S, PLAIN>(simd, start + 2 * lanes, beside),
+                        self.value::<S, PLAIN>(simd, start + 3 * lanes, beside),
                     ]
                 } else {
                     // A loop: options make the body long, and four of it four times the code.
                     let mut values = [Vector::splat(simd, self.masked); UNROLL];
                     for (i, value) in values.iter_mut().enumerate() {
-                        *value = self.value::<S, PLAIN>(simd, start + i * lanes, in_place);
+                        *value = self.value::<S, PLAIN>(simd, start + i * lanes, beside);
                     }
                     values
                 };
@@ -219,8 +231,8 @@ where
     ) -> Wide<S, E> {
         let (x, slope) = self.from.load::<S, PLAIN>(simd, at);
         let beside = match (in_place, &self.beside) {
-            (Some(cells), _) if !F::PLAIN => E::Compute::load(simd, &cells[at..]),
-            (None, Some(beside)) if !F::PLAIN => beside.load(simd, &self.from, at),
+            (Some(cells), _) if F::BESIDE => E::Compute::load(simd, &cells[at..]),
+            (None, Some(beside)) if F::BESIDE && !PLAIN => beside.load(simd, &self.from, at),
             _ => Vector::splat(simd, E::Compute::ONE),
         };
         let result = self.formula.apply(simd, x, slope, beside);
@@ -235,7 +247,7 @@ where
     fn part<S: Simd, const PLAIN: bool>(&self, simd: S, lanes: Lanes) -> Wide<S, E> {
         let (x, slope) = self.from.load_part::<S, PLAIN>(simd, lanes);
         let beside = match &self.beside {
-            Some(beside) if !F::PLAIN => beside.load_part(simd, &self.from, lanes),
+            Some(beside) if F::BESIDE => beside.load_part(simd, &self.from, lanes),
             _ => Vector::splat(simd, E::Compute::ONE),
         };
         let result = self.formula.apply(simd, x, slope, beside);

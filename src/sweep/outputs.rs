@@ -26,19 +26,19 @@ where
         for last in [false, true] {
             for (i, out) in self.outs.iter().enumerate() {
                 if let Some(out) = out.filter(|out| overwrites(out) == last) {
-                    self.write_to(tiles, part, out, known.iter().map(|known| known.actions[i]));
+                    self.write_to(tiles, part, out, known.iter().map(|known| &known.actions[i]));
                 }
             }
         }
     }
 
     /// Writes a part of each row of a group to one output, one action a row.
-    fn write_to(
+    fn write_to<'k>(
         &self,
         tiles: &mut Tiles<E, O>,
         part: &Part<'_>,
         out: &Matrix,
-        actions: impl Iterator<Item = Action>,
+        actions: impl Iterator<Item = &'k Action>,
     ) {
         let Part { group, columns } = part;
         if tiles.output.is_empty() {
@@ -76,10 +76,10 @@ where
         tiles: &mut Tiles<E, O>,
         part: &Part<'_>,
         row: usize,
-        action: Action,
+        action: &Action,
         to: &[Cell<O>],
     ) {
-        let masked = match action {
+        let masked = match *action {
             Action::Leave => return,
             Action::Fill(value) => return fill(to, value),
             Action::Logarithm { .. } => f64::NEG_INFINITY,
@@ -107,7 +107,7 @@ where
         let place = Place { from, to, masked: Number::from_f64(masked) };
         // Where everything is NaN it is always the same NaN: what arithmetic makes of several depends on the
         // order of operands, which compilers choose.
-        match action {
+        match *action {
             Action::Leave | Action::Fill(_) => {}
             Action::Exponential { alpha: number, .. }
             | Action::Slope { alpha: number, .. }

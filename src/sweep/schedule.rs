@@ -101,10 +101,8 @@ impl Schedule {
                 for start in (i * task..end).step_by(self.group) {
                     let group = start..(start + self.group).min(end);
                     let known = &mut all_known[..group.len()];
-                    known.fill(P::Known::default());
                     for pass in 0..plan.reads() {
                         let found = &mut all_found[..group.len()];
-                        found.fill(P::Found::default());
                         for columns in chunks_of(columns) {
                             let is_first = columns.start == 0;
                             let part = Part { group: &group, columns };

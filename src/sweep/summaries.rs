@@ -87,12 +87,7 @@ where
     }
 
     /// What probability targets outside of the window add: their classes are masked.
-    fn outside(
-        &self,
-        tiles: &mut Tiles<E, O>,
-        part: &Part<'_>,
-        row: usize,
-    ) -> Option<Partial> {
+    fn outside(&self, tiles: &mut Tiles<E, O>, part: &Part<'_>, row: usize) -> Option<Partial> {
         let targets = self.weighting.and_then(|given| given.targets)?;
         let within = self.within_window(&part.columns);
         if within == part.columns {

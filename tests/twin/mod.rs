@@ -126,7 +126,7 @@ lanes!(f64, 8, |bits: u64| f64::from_bits(bits << 52), |v: Self| v);
 /// The significand from the standard library, and the exponent.
 fn single_power(bits: u32) -> f32 {
     let significand = (f64::from(bits % 16) / 16.0).exp2() as f32;
-    f32::from_bits((bits / 16 << 23).wrapping_add(significand.to_bits() - 1.0f32.to_bits()))
+    f32::from_bits(((bits / 16) << 23).wrapping_add(significand.to_bits() - 1.0f32.to_bits()))
 }
 
 impl Simd for Twin {
