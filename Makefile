@@ -61,8 +61,10 @@ test-peers: .venv-peers/built ## Compare values and gradients with torch and JAX
 	$(PEERS)/python -m pytest -q tests/peers
 
 .PHONY: bench
-bench: .venv-peers/built ## Measure against the machine's limits and the peers
-	$(PEERS)/python -m benches.ratios --peers numpy torch --record
+bench: .venv-peers/built ## Measure against the targets, the machine's limits and the peers; records it, makes the README's table
+	$(PEERS)/python -m benches.ratios --record
+	$(PEERS)/python -m benches.readme
+	$(PEERS)/python -m benches.growth --record
 	$(PEERS)/python -m pytest -q benches/bench_functions.py --benchmark-group-by=group
 
 .PHONY: test-aarch64

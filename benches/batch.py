@@ -6,6 +6,7 @@ then at most one option, then how the result is delivered (``"cross_entropy_with
 out="``). What the options are set to is here too, the same for everyone.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -63,8 +64,8 @@ def option_of(operation: str) -> str:
 class Batch:
     """Logits (N, V) that no call may change, targets (N,), and ``out`` (N, V) to write to.
 
-    ``options`` has the values of the keywords; ``arguments`` the targets and the keywords of a loss for
-    each option that the name of an operation may have.
+    ``options`` has the values of the keywords. What else has the size of the logits is made when
+    somebody asks for it.
     """
 
     def __init__(
@@ -76,11 +77,8 @@ class Batch:
     ) -> None:
         self.logits, self.targets, self.out, self.threads = logits, targets, out, threads
         self.lse = np.empty(len(targets))
-        self.probabilities = np.empty_like(logits)
         for rows in self._blocks():
             self.lse[rows] = _logsumexp(logits[rows])
-            # A teacher's, that gives each class what the model gives its mirror image.
-            self.probabilities[rows] = np.exp(self._log_softmax(rows)[:, ::-1])
         self.nll = self.lse - logits[np.arange(len(targets)), targets].astype(np.float64)
 
         columns = logits.shape[1]
@@ -92,12 +90,47 @@ class Batch:
             "class_mask": _class_mask(columns),
             "softcap": 30.0,
         }
-        self.arguments: dict[str, tuple[npt.NDArray[Any], dict[str, Any]]] = {
-            "": (targets, {}),
-            **{f"{name}=": (targets, {name: value}) for name, value in self.options.items()},
-            OF_PROBABILITIES: (self.probabilities, {}),
-        }
         self._losses: dict[str, float] = {}
+
+    def keywords_of(self, option: str) -> dict[str, Any]:
+        """The keywords of a loss with an option, as it stands in the name of an operation."""
+        name = option.removesuffix("=")
+        return {name: self.options[name]} if option.endswith("=") else {}
+
+    def targets_of(self, option: str) -> npt.NDArray[Any]:
+        """The targets of a loss with an option."""
+        return self.probabilities if option == OF_PROBABILITIES else self.targets
+
+    def on(self, threads: int) -> "Batch":
+        """The same arrays for another number of threads."""
+        other = copy.copy(self)
+        other.threads = threads
+        return other
+
+    def as_dtype(self, dtype: str) -> "Batch":
+        """The same values in another dtype, of as many rows as do not take more bytes.
+
+        Its results go to the same memory.
+        """
+        kind = np.dtype(DTYPES[dtype])
+        rows = max(
+            len(self.targets) * self.logits.itemsize // max(kind.itemsize, self.logits.itemsize), 1
+        )
+        logits = self.logits[:rows].astype(kind)
+        out = self.out.reshape(-1).view(np.uint8)[: logits.nbytes]
+        if out.nbytes < logits.nbytes:
+            out = np.zeros(logits.nbytes, np.uint8)
+        return Batch(
+            logits, self.targets[:rows], out.view(kind).reshape(logits.shape), self.threads
+        )
+
+    @cached_property
+    def probabilities(self) -> npt.NDArray[Any]:
+        """Targets of a teacher, that gives each class what the model gives its mirror image."""
+        probabilities = np.empty_like(self.logits)
+        for rows in self._blocks():
+            probabilities[rows] = np.exp(self._log_softmax(rows)[:, ::-1])
+        return probabilities
 
     @cached_property
     def second_out(self) -> npt.NDArray[Any]:
@@ -175,7 +208,7 @@ class Batch:
         return self._losses[option]
 
     def _divisor(self, option: str) -> float:
-        weight = self.arguments[option][1].get("weight")
+        weight = self.keywords_of(option).get("weight")
         return len(self.targets) if weight is None else weight[self.targets].sum(dtype=np.float64)
 
     def _rows(self, option: str, rows: slice) -> tuple[Wide, Wide]:
@@ -184,7 +217,7 @@ class Batch:
         With a coefficient ``q_c`` for each class and ``s`` the capped logits, a row's loss is
         ``sum_c q_c (lse - s_c) + z lse**2``, whatever the option.
         """
-        targets, keywords = self.arguments[option]
+        targets, keywords = self.targets_of(option), self.keywords_of(option)
         s: Wide = self.logits[rows].astype(np.float64)
         columns = s.shape[1]
         slope: Any = 1.0

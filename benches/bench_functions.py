@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from benches.batch import Batch
-from benches.libraries import LIBRARIES, OPERATIONS, OURS, installed
+from benches.libraries import LIBRARIES, OURS, installed
+from benches.operations import OPERATIONS
 
 SECONDS = 0.2  # for each benchmark: there are a thousand
 FEWEST_ROUNDS = 5
@@ -23,7 +24,7 @@ ELEMENTS, MOST_ROUNDS = 10**8, 1000
 def test_speed(benchmark: Any, batch: Batch, operation: str, library: str) -> None:
     if not installed(library):
         pytest.skip(f"{library} is not installed")
-    call = LIBRARIES[library](batch).get(operation)
+    call = LIBRARIES[library].calls(batch).get(operation)
     if call is None:
         pytest.skip(f"{library} has no {operation}")
     call.prepare()

@@ -27,10 +27,18 @@ def machine_name() -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 
 
+def cache(level: int) -> int:
+    """Bytes of the first processor's cache of that level, 0 if the system does not say."""
+    folders = [
+        f for f in CACHES.glob("index*") if (f / "type").read_text().strip() != "Instruction"
+    ]
+    sizes = {int((f / "level").read_text()): (f / "size").read_text().strip() for f in folders}
+    return int(sizes.get(level, "0K").removesuffix("K")) * 1024
+
+
 def largest_cache() -> int:
     """Bytes of the largest cache that the first processor sees, 0 if the system does not say."""
-    kib = [int(f.read_text().strip().removesuffix("K")) for f in CACHES.glob("index*/size")]
-    return max(kib, default=0) * 1024
+    return max(map(cache, range(1, 5)))
 
 
 def versions(packages: Iterable[str]) -> str:
