@@ -94,8 +94,9 @@ ROOMS: dict[str, set[str]] = {
     "curves": {"functions"},
     "plots": {"curves", "files", "functions"},
     "score": {"curves", "files", "functions"},
+    "explain": {"functions"},
     "demo": {"softxent"},
-    "cli": {"demo", "files", "plots", "score"},
+    "cli": {"demo", "explain", "files", "plots", "score"},
 }
 # What only some installations have, and the files that know it.
 EXTRAS = {

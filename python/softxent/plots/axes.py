@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+MISSING = 'plots need matplotlib: pip install "softxent[plot]"'
 FORMATS = ("png", "svg", "pdf")
 
 
@@ -36,7 +37,7 @@ def _new_axes() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError('plots need matplotlib: pip install "softxent[plot]"') from error
+        raise ImportError(MISSING) from error
     _, ax = plt.subplots(layout="constrained")
     return ax
 
@@ -45,8 +46,10 @@ def save_figure(
     draw: Iterable[Callable[[Any], Any]], title: str, file: BinaryIO, kind: str
 ) -> None:
     """Each function on axes of its own, two in a row, on one page in a file of that kind; no window."""
-    from matplotlib.figure import Figure
-
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(MISSING) from error
     functions = list(draw)
     lines = (len(functions) + 1) // 2
     figure = Figure(figsize=(11, 4.2 * lines), dpi=110, layout="constrained")

@@ -77,4 +77,5 @@ class LossHistogramDisplay(Drawn):
         ax.set(xlabel="loss (nats per token)", ylabel="tokens", title="Loss of the tokens")
         ax.set_xlim(0, self.edges[-1])
         ax.grid(alpha=0.3)
-        ax.legend()
+        if np.isfinite([self.median, self.mean, self.percentile_99]).any():
+            ax.legend()
