@@ -96,12 +96,13 @@ ROOMS: dict[str, set[str]] = {
     "score": {"curves", "files", "functions"},
     "explain": {"functions"},
     "demo": {"softxent"},
-    "cli": {"demo", "explain", "files", "plots", "score"},
+    "doctor": {"functions", "reference"},
+    "cli": {"demo", "doctor", "explain", "files", "plots", "score"},
 }
 # What only some installations have, and the files that know it.
 EXTRAS = {
     "matplotlib": {"demo/loss_curve.py", "plots/axes.py"},
-    "ml_dtypes": {"files/safetensors.py"},
+    "ml_dtypes": {"doctor/self_test.py", "files/safetensors.py"},
     "rich": {"demo/screen.py", "score/progress.py"},
 }
 

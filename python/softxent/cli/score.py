@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from softxent.score.scoring import Score
 
 EPILOG = """\
-A FILE is .npy, .npz or .safetensors (float16, bfloat16, float32, float64); FILE::NAME
-chooses one of several arrays in it. It may be far larger than memory. No pickle is loaded.
+A FILE is .npy, .npz or .safetensors (float16, bfloat16, float32, float64), and
+may be far larger than memory. FILE::NAME chooses one of several arrays in it.
+No pickle is ever loaded.
 
   softxent score logits.npy targets.npy --top-k 5 --plot picture.png
   softxent score run.safetensors::logits run.safetensors::targets --json
@@ -29,8 +30,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     score = commands.add_parser(
         "score",
         help="loss, perplexity, accuracy of logits in a file of any size",
-        description="Loss, perplexity and its standard error, bits per token, accuracy and calibration of "
-        "logits in a file, in one read.",
+        description="Loss, perplexity and its standard error, bits per token, accuracy and\n"
+        "calibration of logits in a file, in one read.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

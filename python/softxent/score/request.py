@@ -171,4 +171,7 @@ class Request:
 
 def described(file: ArrayFile) -> str:
     """A file in a few words: `4,096 x 128,256 bfloat16, 1.05 GB`."""
-    return f"{shape_text(file.shape)} {file.dtype.name}, {file.nbytes / 1e9:.2f} GB"
+    size, unit = file.nbytes / 1e9, "GB"
+    if size < 0.1:
+        size, unit = file.nbytes / 1e6, "MB"
+    return f"{shape_text(file.shape)} {file.dtype.name}, {size:.2f} {unit}"
