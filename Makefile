@@ -41,6 +41,14 @@ lint: .venv/built ## Check format, lints, types and the stub
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest softxent._core
 
+.venv/docs: .venv/built
+	$(BIN)/pip install --quiet --group docs
+	@touch $@
+
+.PHONY: docs
+docs: .venv/docs ## Build the documentation into target/docs; a warning is an error
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs target/docs
+
 .PHONY: check
 check: lint test ## Lint, then all tests
 
