@@ -49,6 +49,14 @@ lint: .venv/built ## Check format, lints, types and the stub
 docs: .venv/docs ## Build the documentation into target/docs; a warning is an error
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs target/docs
 
+.PHONY: dist
+dist: .venv/tools ## Build sdist and wheel in a clean environment, and use the wheel as its users will
+	$(BIN)/python packaging/check.py
+
+.PHONY: dist-record
+dist-record: .venv/tools ## The same, and record wheel size and import time in packaging/record.md
+	$(BIN)/python packaging/check.py --record
+
 .PHONY: check
 check: lint test ## Lint, then all tests
 

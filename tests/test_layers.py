@@ -94,10 +94,11 @@ ROOMS: dict[str, set[str]] = {
     "curves": {"functions"},
     "plots": {"curves", "files", "functions"},
     "score": {"curves", "files", "functions"},
+    "bench": {"functions", "plots"},
     "explain": {"functions"},
     "demo": {"softxent"},
     "doctor": {"functions", "reference"},
-    "cli": {"demo", "doctor", "explain", "files", "plots", "score"},
+    "cli": {"bench", "demo", "functions", "doctor", "explain", "files", "plots", "score"},
 }
 # What only some installations have, and the files that know it.
 EXTRAS = {

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from softxent.cli import demo, doctor, explain, score
+from softxent.cli import bench, demo, doctor, explain, score
 from softxent.cli.outcome import CANNOT_WRITE, INTERRUPTED
 
 
@@ -39,6 +39,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"softxent {version('softxent')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (score, explain, doctor, demo):
+    for command in (score, explain, bench, doctor, demo):
         command.add_to(commands)
     return parser

@@ -14,8 +14,9 @@ COLUMNS = 80
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 _STYLE = (
     "<style>.softxent-explain td{text-align:right;font-variant-numeric:tabular-nums;padding:0 .6em}"
-    ".softxent-explain td.bar{text-align:left;width:16em}.softxent-explain td:first-child"
-    "{text-align:left}.softxent-explain .bar div{background:#4c78a8;height:.7em}</style>"
+    ".softxent-explain td.bar{width:16em}.softxent-explain td:first-child,"
+    ".softxent-explain td.bar,.softxent-explain td:last-child{text-align:left}"
+    ".softxent-explain .bar div{background:#4c78a8;height:.7em}</style>"
 )
 
 
