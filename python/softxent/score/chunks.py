@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from softxent.files.array_file import ArrayFile, FileError
 
-# Of one file. With less, what Python adds to a chunk shows; with more, or a third set of buffers, they no longer
-# fit into the third-level cache: 2 sets of 8 MiB took 0.8 of the time of 2 or 3 sets of 16 MiB (EPYC, 32 MiB).
+# Of one file. With less, what Python adds to a chunk shows; with more, or a third set of buffers, they no
+# longer fit into the third-level cache: 2 sets of 8 MiB took 0.8 of the time of 2 or 3 sets of 16 MiB (EPYC).
 CHUNK_BYTES = 8 * 2**20
 MOST_ROWS = 32_768  # in a chunk: what is computed about a row takes memory too
 MOST_ROW_BYTES = 32 * 2**20  # of one file: a row cannot be cut
