@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import softxent as sx
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from softxent import cli
 from softxent.explain import explain, explain_sequences
@@ -96,6 +96,7 @@ def test_the_dataset_is_shown_on_the_sentence(capsys: pytest.CaptureFixture[str]
     st.integers(0, 7),
     st.floats(0.01, 100),
 )
+@settings(deadline=None)
 def test_the_values_are_those_of_the_functions(
     logits: list[float], target: int, temperature: float
 ) -> None:
@@ -110,6 +111,7 @@ def test_the_values_are_those_of_the_functions(
 
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=5))
+@settings(deadline=None)
 def test_lines_are_at_most_80_columns_and_aligned(logits: list[float]) -> None:
     text = explain(logits).text()
     assert max(map(len, text.splitlines())) <= 80 + 20 * (len(logits) > 4)
@@ -118,6 +120,7 @@ def test_lines_are_at_most_80_columns_and_aligned(logits: list[float]) -> None:
 
 
 @given(st.floats(-1e12, 1e12), st.integers(2, 4))
+@settings(deadline=None)
 def test_a_spelled_number_is_the_number(value: float, decimals: int) -> None:
     spelled = float(number(value, decimals).replace(",", ""))
     assert spelled == pytest.approx(value, abs=0.51 * 10.0**-decimals, rel=0.006)
