@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from typing import Any
 
 from softxent.cli import bench, demo, doctor, explain, score
 from softxent.cli.outcome import CANNOT_WRITE, INTERRUPTED
@@ -37,8 +37,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="softxent",
         description="Softmax and cross-entropy, with gradients, for large vocabularies on a CPU.",
     )
-    parser.add_argument("--version", action="version", version=f"softxent {version('softxent')}")
+    parser.add_argument("--version", action=_Version, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (score, explain, bench, doctor, demo):
         command.add_to(commands)
     return parser
+
+
+class _Version(argparse.Action):
+    """Looked up when it is asked for: that takes longer than to import the package."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"softxent {version('softxent')}")
+        parser.exit()
