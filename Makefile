@@ -51,11 +51,11 @@ docs: .venv/docs ## Build the documentation into target/docs; a warning is an er
 
 .PHONY: dist
 dist: .venv/tools ## Build sdist and wheel in a clean environment, and use the wheel as its users will
-	$(BIN)/python packaging/check.py
+	$(BIN)/python tests/distribution.py
 
 .PHONY: dist-record
-dist-record: .venv/tools ## The same, and record wheel size and import time in packaging/record.md
-	$(BIN)/python packaging/check.py --record
+dist-record: .venv/tools ## The same, and record wheel size and import time in docs/installation_cost.md
+	$(BIN)/python tests/distribution.py --record
 
 .PHONY: check
 check: lint test ## Lint, then all tests

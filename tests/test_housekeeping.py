@@ -63,7 +63,7 @@ def test_only_the_publishing_job_may_write_anything() -> None:
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", "README.md"])
 def test_files_and_commands_that_a_page_names_exist(page: str) -> None:
     text = read(page)
-    paths = re.findall(r"`((?:src|tests|python|docs|benches|packaging|\.github)/[\w./-]*)`", text)
+    paths = re.findall(r"`((?:src|tests|python|docs|benches|\.github)/[\w./-]*)`", text)
     paths += re.findall(r"\]\((?!http)([\w./-]+)\)", text)
     assert [path for path in paths if not (ROOT / path).exists()] == []
     targets = re.findall(r"^([a-z][a-z0-9-]*):", read("Makefile"), re.MULTILINE)

@@ -4,6 +4,7 @@ The numbers are for `test_score`, files that are wrong for `test_files`.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from score_command import SMALL_CHUNK, refused, run, save_batch
 from softxent import cli
 from softxent.cli import outcome
-from softxent.score import chunks
+from softxent.score import chunks, progress
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,41 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
             command, cwd=tmp_path, stdout=pipe, stderr=subprocess.PIPE, check=False
         )
     assert (process.returncode, process.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals there")
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_gets_a_bar_and_standard_output_does_not(no_color: str, tmp_path: Path) -> None:
+    terminal, end = os.openpty()
+    process = subprocess.run(
+        [sys.executable, "-m", "softxent", "score", "logits.npy", "targets.npy"],
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": no_color},
+        stdout=subprocess.PIPE,
+        stderr=end,
+        text=True,
+        check=True,
+    )
+    os.close(end)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert "40/40 rows" in shown
+    assert re.search(r"\d\.\d\d GB/s \d:\d\d:\d\d", re.sub("\x1b.*?m", "", shown))
+    colours = re.findall("\x1b\\[[0-9;]*3[0-9;]*m", shown)
+    assert bool(colours) != bool(no_color)
+    assert "rows" in process.stdout
+    assert "\x1b" not in process.stdout
+
+
+@pytest.mark.usefixtures("batch")
+def test_a_terminal_without_rich_is_told_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "find_spec", lambda _: None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run(tmp_path) == 0
+    assert capsys.readouterr().err == 'a progress bar needs rich: pip install "softxent[cli]"\n'
 
 
 # What is refused.

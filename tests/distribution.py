@@ -3,7 +3,7 @@
 Run by `make dist`. Knows files and processes, nothing of the package but its name and its command line. The
 one idea: nothing of the checkout is at hand, neither its target folder nor its environment, so what the
 sdist lacks is missed here and not by the first who installs it. What the wheel costs is printed, and with
-`--record` written down in `record.md`.
+`--record` written down in `docs/installation_cost.md`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-RECORD = Path(__file__).with_name("record.md")
+RECORD = ROOT / "docs" / "installation_cost.md"
 IMPORTS = 15  # of which the median is taken
 
 SDIST_HAS = {
@@ -47,7 +47,7 @@ WHEEL_NAME = re.compile(r"softxent-[\w.]+-cp311-abi3-\w+\.whl")
 FIRST_MINUTE = ("doctor", "explain", "explain --dataset", "--version")
 
 
-class PackagingError(Exception):
+class DistributionError(Exception):
     """What was built is not what it should be. The message is one line."""
 
 
@@ -71,8 +71,8 @@ def main() -> int:
         seconds = use_wheel(sys.executable, wheel)
         for python in options.python:
             use_wheel(python, wheel)
-    except PackagingError as error:
-        print(f"packaging: {error}", file=sys.stderr)
+    except DistributionError as error:
+        print(f"distribution: {error}", file=sys.stderr)
         return 1
     lines = measured(sdist, wheel, seconds)
     print("\n".join(lines))
@@ -89,7 +89,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def run(folder: Path, *command: str | Path) -> str:
-    """Run a command in a folder; its output, or PackagingError with the end of what it said."""
+    """Run a command in a folder; its output, or DistributionError with the end of what it said."""
     process = subprocess.run(
         [str(part) for part in command],
         cwd=folder,
@@ -100,7 +100,7 @@ def run(folder: Path, *command: str | Path) -> str:
     )
     if process.returncode:
         said = (process.stderr or process.stdout).strip().splitlines()[-15:]
-        raise PackagingError(
+        raise DistributionError(
             f"{' '.join(map(str, command))}: status {process.returncode}\n" + "\n".join(said)
         )
     return process.stdout
@@ -115,9 +115,9 @@ def build_sdist(out: Path) -> Path:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     if missing := SDIST_HAS - names:
-        raise PackagingError(f"{sdist.name}: lacks {', '.join(sorted(missing))}")
-    if foreign := [name for name in names if re.match(r"(\.|target|benches|docs|packaging)", name)]:
-        raise PackagingError(f"{sdist.name}: holds {', '.join(sorted(foreign)[:5])}")
+        raise DistributionError(f"{sdist.name}: lacks {', '.join(sorted(missing))}")
+    if foreign := [name for name in names if re.match(r"(\.|target|benches|docs)", name)]:
+        raise DistributionError(f"{sdist.name}: holds {', '.join(sorted(foreign)[:5])}")
     return sdist
 
 
@@ -133,19 +133,19 @@ def build_wheel(sdist: Path, out: Path) -> Path:
 def check_wheel(wheel: Path) -> None:
     """Its name says abi3; it has types, licences and a bill of materials, and only the package."""
     if not WHEEL_NAME.fullmatch(wheel.name):
-        raise PackagingError(f"expected an abi3 wheel for Python 3.11, got {wheel.name}")
+        raise DistributionError(f"expected an abi3 wheel for Python 3.11, got {wheel.name}")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         [metadata] = [name for name in names if name.endswith(".dist-info/METADATA")]
         text = archive.read(metadata).decode()
     if missing := WHEEL_HAS - names:
-        raise PackagingError(f"{wheel.name}: lacks {', '.join(sorted(missing))}")
+        raise DistributionError(f"{wheel.name}: lacks {', '.join(sorted(missing))}")
     if missing := METADATA_HAS - set(text.splitlines()):
-        raise PackagingError(f"{wheel.name}: its metadata lacks {'; '.join(sorted(missing))}")
+        raise DistributionError(f"{wheel.name}: its metadata lacks {'; '.join(sorted(missing))}")
     if not any(".dist-info/sboms/" in name for name in names):
-        raise PackagingError(f"{wheel.name}: has no bill of materials")
+        raise DistributionError(f"{wheel.name}: has no bill of materials")
     if foreign := [name for name in names if not name.startswith(("softxent/", "softxent-"))]:
-        raise PackagingError(f"{wheel.name}: holds {', '.join(sorted(foreign)[:5])}")
+        raise DistributionError(f"{wheel.name}: holds {', '.join(sorted(foreign)[:5])}")
 
 
 def use_wheel(python: str | Path, wheel: Path) -> float:
@@ -189,7 +189,7 @@ def only(paths: Iterable[Path]) -> Path:
     """The one path that there is."""
     found = list(paths)
     if len(found) != 1:
-        raise PackagingError(f"expected one file, got {[path.name for path in found]}")
+        raise DistributionError(f"expected one file, got {[path.name for path in found]}")
     return found[0]
 
 
