@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from score_command import SMALL_CHUNK, refused, run, save_batch
 from softxent import cli
 from softxent.cli import outcome
-from softxent.score import chunks, progress
+from softxent.score import chunks, progress, request
 
 
 @pytest.fixture(autouse=True)
@@ -254,6 +254,17 @@ def test_a_row_that_fits_in_no_buffer_is_refused(
     monkeypatch.setattr(chunks, "MOST_ROW_BYTES", 100)
     line = refused(capsys, run(tmp_path))
     assert line == "logits.npy: expected rows of at most 100 bytes, got 200"
+
+
+def test_side_files_that_would_take_much_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Offsets become int64: eight times the file, if they were bytes."""
+    monkeypatch.setattr(request, "MOST_HELD", 3)
+    save_batch(tmp_path)
+    save(tmp_path / "offsets.npy", np.array([0, 10, 20, 40], np.uint8))
+    line = refused(capsys, run(tmp_path, "--offsets", "offsets.npy"))
+    assert line == "offsets.npy: expected at most 3 numbers, got 4"
 
 
 def test_a_file_that_ends_early_is_refused_and_the_reader_ends(

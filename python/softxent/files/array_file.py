@@ -112,14 +112,11 @@ class ArrayFile:
             raise FileError(f"{self.label}: ends early: nothing from byte {start + got:,} on")
         return view.view(self.dtype)
 
-    def read_all(self, most_bytes: int) -> NDArray[Any]:
-        """The whole array, unless it is larger than that."""
-        if self.nbytes > most_bytes:
-            raise FileError(
-                f"{self.label}: expected at most {most_bytes:,} bytes, got {self.nbytes:,}"
-            )
-        flat = self.read_flat(0, math.prod(self.shape), np.empty(self.nbytes, np.uint8))
-        return flat.reshape(self.shape)
+    def read_all(self, most: int) -> NDArray[Any]:
+        """The whole array, unless it has more elements than that."""
+        if (count := math.prod(self.shape)) > most:
+            raise FileError(f"{self.label}: expected at most {most:,} numbers, got {count:,}")
+        return self.read_flat(0, count, np.empty(self.nbytes, np.uint8)).reshape(self.shape)
 
     def close(self) -> None:
         """Let go of the file."""

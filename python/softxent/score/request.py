@@ -17,7 +17,7 @@ from softxent.functions.cross_entropy import cross_entropy
 from softxent.functions.divergence import kl_divergence
 from softxent.functions.evaluation import evaluate
 
-MOST_SIDE_BYTES = 32 * 2**20  # of an array that is held as a whole: offsets, or one number a class
+MOST_HELD = 4 * 2**20  # numbers of an array that is held as a whole: offsets, or one number a class
 
 
 class RequestError(Exception):
@@ -132,7 +132,7 @@ class Request:
                 kind = "bools" if kinds == "b" else "numbers"
                 wanted = f"{option} as {kind} of shape ({self.classes},)"
                 raise FileError(f"{file.label}: expected {wanted}, got {file.dtype} {file.shape}")
-            return file.read_all(MOST_SIDE_BYTES)
+            return file.read_all(MOST_HELD)
 
     def _read_offsets(self) -> NDArray[np.int64] | None:
         if self.options.offsets is None:
@@ -141,7 +141,7 @@ class Request:
             if file.dtype.kind not in "iu" or len(file.shape) != 1 or file.shape == (0,):
                 wanted = "offsets as integers of shape (sequences + 1,)"
                 raise FileError(f"{file.label}: expected {wanted}, got {file.dtype} {file.shape}")
-            given = file.read_all(MOST_SIDE_BYTES)
+            given = file.read_all(MOST_HELD)
             offsets: NDArray[np.int64] = given.astype(np.int64)
             if given[0] != 0 or given[-1] != self.rows or (offsets[1:] < offsets[:-1]).any():
                 wanted = f"offsets that rise from 0 to the number of rows, {self.rows:,}"
