@@ -310,8 +310,8 @@ sys.exit(status)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc, and makes files with holes")
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    """Two files of 0.8 GB, holes all of it, with everything that can be asked for."""
-    rows, classes = 4_000, 50_000
+    """Two files of 0.4 GB, holes all of it, with everything that can be asked for."""
+    rows, classes = 2_000, 50_000
     for name in ("logits.npy", "teacher.npy"):
         with (tmp_path / name).open("wb") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": (rows, classes)}
