@@ -41,6 +41,22 @@ lint: .venv/built ## Check format, lints, types and the stub
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest softxent._core
 
+.venv/docs: .venv/built
+	$(BIN)/pip install --quiet --group docs
+	@touch $@
+
+.PHONY: docs
+docs: .venv/docs ## Build the documentation into target/docs; a warning is an error
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs target/docs
+
+.PHONY: dist
+dist: .venv/tools ## Build sdist and wheel in a clean environment, and use the wheel as its users will
+	$(BIN)/python tests/distribution.py
+
+.PHONY: dist-record
+dist-record: .venv/tools ## The same, and record wheel size and import time in docs/installation_cost.md
+	$(BIN)/python tests/distribution.py --record
+
 .PHONY: check
 check: lint test ## Lint, then all tests
 

@@ -17,6 +17,7 @@ import softxent
 from hypothesis import given
 from hypothesis import strategies as st
 from softxent import cli
+from softxent.cli import outcome
 from softxent.demo import corpus, side_by_side
 
 FILES = 25
@@ -253,7 +254,7 @@ def test_a_bad_option_is_refused(options: list[str], capsys: pytest.CaptureFixtu
 def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "find_spec", lambda _: None)
+    monkeypatch.setattr(outcome, "find_spec", lambda _: None)
     assert cli.main(["demo"]) == 2
     assert cli.main(["demo", "--no-plot"]) == 2
     with_plot, without = capsys.readouterr().err.splitlines()

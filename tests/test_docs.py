@@ -1,7 +1,7 @@
 """What the documentation shows is run, and what it lists is complete.
 
-The README and the examples of every docstring are executed; a public function's docstring has its
-sections, and they name each of its parameters and only what exists.
+The README, the pages of the documentation and the examples of every docstring are executed; a public
+function's docstring has its sections, and they name each of its parameters and only what exists.
 """
 
 import builtins
@@ -10,17 +10,23 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import softxent as sx
+from softxent import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# With the boosters that its page trains, `tests/peers/test_boosters.py` runs that one.
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+RUN_ELSEWHERE = {"boosting.md"}
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 RESULTS = ("Evaluation", "Totals")
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -55,6 +61,58 @@ def test_the_readme_names_every_public_function_and_every_command() -> None:
     shown = re.findall(r"^\$ make ([a-z0-9-]+)", README, flags=re.MULTILINE)
     assert shown
     assert set(shown) <= set(targets)
+
+
+# The pages.
+
+
+@pytest.mark.parametrize("page", [p.name for p in PAGES if p.name not in RUN_ELSEWHERE])
+def test_a_page_runs(
+    page: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its Python in order, with its commands in between, in a folder of its own."""
+    matplotlib.use("agg")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for kind, block in re.findall(
+        r"^```(python|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE
+    ):
+        if kind == "python":
+            exec(compile(block, page, "exec"), names)
+            continue
+        for line in block.splitlines():
+            assert line.startswith("$ softxent "), line
+            assert cli.main(shlex.split(line)[2:]) == 0, capsys.readouterr().err
+
+
+def test_every_page_is_in_the_contents() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    missing = [page.stem for page in PAGES if not re.search(rf"^{page.stem}$", index, re.MULTILINE)]
+    assert missing == ["index"]
+
+
+@pytest.mark.parametrize("module", ["softxent", "softxent.plots", "softxent.explain"])
+def test_every_public_name_is_in_the_api(module: str) -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    part = re.search(
+        rf"currentmodule:: {re.escape(module)}$(.*?)(currentmodule|automodule)", text, re.S | re.M
+    )
+    assert part
+    listed = re.findall(r"^   (\w+)$", part[1], re.MULTILINE)
+    assert sorted(listed) == sorted(importlib.import_module(module).__all__)
+
+
+def test_the_command_line_page_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    commands = re.findall(r"^    (\w+)  ", capsys.readouterr().out, re.MULTILINE)
+    assert len(commands) > 3
+    text = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `softxent (\w+)", text, re.MULTILINE) == commands
 
 
 # The examples.

@@ -84,6 +84,30 @@ def imports_by_module() -> dict[str, set[tuple[str, str]]]:
     return found
 
 
+# Each room of the Python package, ground floor first: whom it imports. "softxent" is the public functions.
+ROOMS: dict[str, set[str]] = {
+    "totals": set(),
+    "partials": set(),
+    "reference": set(),
+    "functions": {"softxent", "partials", "totals"},
+    "files": set(),
+    "curves": {"functions"},
+    "plots": {"curves", "files", "functions"},
+    "score": {"curves", "files", "functions"},
+    "bench": {"functions", "plots"},
+    "explain": {"functions"},
+    "demo": {"softxent"},
+    "doctor": {"functions", "reference"},
+    "cli": {"bench", "demo", "functions", "doctor", "explain", "files", "plots", "score"},
+}
+# What only some installations have, and the files that know it.
+EXTRAS = {
+    "matplotlib": {"demo/loss_curve.py", "plots/axes.py"},
+    "ml_dtypes": {"doctor/self_test.py", "files/safetensors.py"},
+    "rich": {"demo/screen.py", "score/progress.py"},
+}
+
+
 # Rust.
 
 
@@ -197,12 +221,31 @@ def test_the_package_itself_imports_its_functions_and_nothing_else() -> None:
     }
 
 
-def test_numpy_is_all_that_the_functions_need() -> None:
-    """The extra dependencies belong to the demo."""
-    others = {"matplotlib", "rich"}
-    assert set().union(*map(imports_below, others)) <= {
-        path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "demo").rglob("*.py")
-    }
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_of_the_package_imports_whom_the_table_says(room: str) -> None:
+    path = PACKAGE / room
+    files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    imported = set().union(*map(python_imports, files))
+    ours = {
+        name.split(".")[1] if name.split(".")[1] in ROOMS else "softxent"
+        for name in imported
+        if name.startswith("softxent.")
+    } | ({"softxent"} if "softxent" in imported else set())
+    assert ours - {room} == ROOMS[room]
+
+
+def test_every_room_of_the_package_is_in_the_table_below_those_who_know_it() -> None:
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert ROOMS.keys() == files | folders
+    order = list(ROOMS)
+    for room, known in ROOMS.items():
+        assert known - {"softxent"} <= set(order[: order.index(room)])
+
+
+@pytest.mark.parametrize("library", EXTRAS)
+def test_an_extra_dependency_is_known_in_few_files(library: str) -> None:
+    assert imports_below(library) == EXTRAS[library]
 
 
 def test_every_python_file_opens_with_what_it_is_for() -> None:

@@ -1,0 +1,76 @@
+"""The loss at other temperatures."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from softxent.curves.rows import counted
+from softxent.curves.temperatures import TemperatureCurve
+from softxent.functions.evaluation import evaluate
+from softxent.plots.axes import Drawn
+
+DEFAULT_TEMPERATURES = tuple(np.geomspace(0.5, 2.0, 25).tolist())
+
+
+class TemperatureDisplay(Drawn):
+    """The mean loss against the temperature, with the best one.
+
+    An evaluation is of one temperature, so there is no ``from_evaluation``.
+
+    Attributes
+    ----------
+    temperatures, losses : ndarray, shape (K,)
+        The mean loss, in nats, at each temperature.
+    best : float
+        The temperature of the lowest loss.
+    ax_, figure_
+        matplotlib's, once drawn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softxent.plots import TemperatureDisplay
+    >>> logits = 2 * np.log([[0.8, 0.2]] * 5)  # too sure by a factor of 2
+    >>> display = TemperatureDisplay.from_logits(logits, [0, 0, 0, 0, 1], temperatures=[1.0, 2.0, 4.0])
+    >>> display.best
+    2.0
+    """
+
+    def __init__(self, curve: TemperatureCurve) -> None:
+        """The losses that were gathered."""
+        self.temperatures = curve.temperatures
+        self.losses = curve.losses
+        self.best = curve.best
+
+    @classmethod
+    def from_logits(
+        cls,
+        logits: ArrayLike,
+        targets: ArrayLike,
+        *,
+        temperatures: ArrayLike = DEFAULT_TEMPERATURES,
+        ax: Any = None,
+        **options: Any,
+    ) -> "TemperatureDisplay":
+        """Compute and draw; `options` and errors are those of `softxent.evaluate`, but `temperature`."""
+        evaluation = evaluate(logits, targets, **options)
+        there = counted(evaluation)
+        weight = options.get("sample_weight")
+        total = float(there.sum())
+        if weight is not None:
+            total = float(np.ravel(np.asarray(weight, np.float64))[there].sum())
+        curve = TemperatureCurve(np.ravel(np.asarray(temperatures, np.float64)).tolist())
+        curve.add(logits, targets, total, **options)
+        display: TemperatureDisplay = cls(curve).plot(ax)
+        return display
+
+    def _draw(self, ax: Any) -> None:
+        ax.plot(self.temperatures, self.losses, color="C0", marker="o", markersize=3)
+        if np.isfinite(self.best):
+            ax.axvline(self.best, color="C1", linestyle="--", label=f"best: {self.best:.3g}")
+            ax.legend()
+        ax.set(
+            xlabel="temperature", ylabel="mean loss (nats per token)", title="Loss by temperature"
+        )
+        ax.grid(alpha=0.3)

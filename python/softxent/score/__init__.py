@@ -1,0 +1,12 @@
+"""`softxent score`: the loss of logits on disk, of any size, in one read and little memory.
+
+    chunks.py    files -> chunks of rows, read by a thread while the one before is computed
+    request.py   what is asked for: the files and the options, opened and checked
+    teacher.py   how far the model is from another one, row by row
+    result.py    what came out, as a dict for JSON and as a table for people
+    per_token.py what is known of each row, into a file as the rows pass
+    scoring.py   the meeting place: every chunk through everything that was asked for
+    progress.py  the bar; the only file that knows rich
+
+Pictures are `softxent.plots`' affair, and what stands on the command line is the command line's.
+"""
