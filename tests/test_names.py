@@ -19,7 +19,7 @@ import softxent as sx
 from softxent import _core, functions, reference
 
 ROOT = Path(__file__).parent.parent
-CLASSES = {"Evaluation", "Evaluator", "Totals"}
+CLASSES = {"Evaluation", "Evaluator", "LinearGrads", "Totals"}
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(sx, name) for name in sx.__all__ if name not in CLASSES
 }
@@ -30,7 +30,7 @@ FAMILIES = [
 NOT_MATHEMATICS = {"get_threads", "release_memory", "set_threads", "show_runtime"}
 MATHEMATICS = sorted(FUNCTIONS.keys() - NOT_MATHEMATICS)
 # What the reference has no use for: it is always in double precision, alone, and makes a new list.
-NOT_IN_REFERENCE = {"dtype", "out", "threads"}
+NOT_IN_REFERENCE = {"accumulate", "dtype", "out", "threads"}
 # What Python does itself: printing, and putting small arrays side by side.
 NOT_IN_CORE = {"show_runtime", "merge_partials"}
 # What the core does not need to know: it says the rank.
@@ -42,6 +42,9 @@ DEFAULTS: dict[str, Any] = {
     "logits_shard": REQUIRED,
     "teacher_logits": REQUIRED,
     "student_logits": REQUIRED,
+    "hidden": REQUIRED,
+    "linear_weight": REQUIRED,
+    "linear_bias": None,
     "targets": REQUIRED,
     "tokens": REQUIRED,
     "parts": REQUIRED,
@@ -69,7 +72,9 @@ DEFAULTS: dict[str, Any] = {
     "on_empty": "nan",
     "grad_output": None,
     "top_k": (),
+    "grads": ("hidden", "linear_weight", "linear_bias"),
     "out": None,
+    "accumulate": False,
     "dtype": None,
     "threads": None,
 }
@@ -79,6 +84,8 @@ POSITIONAL = {
     "log_softmax": ["logits", "axis"],
     "logsumexp": ["logits", "axis"],
     "cross_entropy": ["logits", "targets"],
+    "linear_cross_entropy": ["hidden", "linear_weight", "targets", "linear_bias"],
+    "linear_cross_entropy_with_grad": ["hidden", "linear_weight", "targets", "linear_bias"],
     "evaluate": ["logits", "targets"],
     "softmax_grad_hess": ["logits", "targets"],
     "token_logprobs": ["logits", "tokens"],
@@ -215,10 +222,12 @@ def test_every_parameter_and_result_has_a_type(name: str) -> None:
 
 def test_the_gradient_takes_what_the_loss_takes_and_two_more() -> None:
     pairs = {name: f"{name}_with_grad" for name in FUNCTIONS if f"{name}_with_grad" in FUNCTIONS}
-    assert len(pairs) == 3
+    assert len(pairs) == 4
     for name, with_grad in pairs.items():
         loss, grad = list(parameters(FUNCTIONS[name])), list(parameters(FUNCTIONS[with_grad]))
-        assert grad == [*loss, "grad_output", "out"]
+        # Of several gradients one can choose, and add them up.
+        several = ["grads", "out", "accumulate"] if name == "linear_cross_entropy" else ["out"]
+        assert grad == [*loss, "grad_output", *several]
 
 
 @pytest.mark.parametrize("module", [sx, reference])

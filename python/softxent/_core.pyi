@@ -11,6 +11,8 @@ __all__ = [
     "evaluate",
     "finish_cross_entropy",
     "get_threads",
+    "linear_cross_entropy",
+    "linear_cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",
     "partial_cross_entropy",
@@ -72,6 +74,30 @@ def softmax_grad_hess(
     threads: Any,
     /,
 ) -> tuple[Any, Any]: ...
+def linear_cross_entropy(
+    hidden: Any,
+    linear_weight: Any,
+    targets: Any,
+    linear_bias: Any,
+    reading: tuple[Any, ...],
+    options: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    /,
+) -> Any: ...
+def linear_cross_entropy_with_grad(
+    hidden: Any,
+    linear_weight: Any,
+    targets: Any,
+    linear_bias: Any,
+    reading: tuple[Any, ...],
+    options: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    grad_output: Any,
+    grads: Any,
+    out: Any,
+    accumulate: Any,
+    /,
+) -> tuple[Any, list[Any]]: ...
 def divergence(
     teacher_logits: Any,
     student_logits: Any,

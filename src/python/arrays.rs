@@ -130,6 +130,16 @@ impl<'py> View<'py> {
         shares.call1((&self.object, &other.object))?.is_truthy()
     }
 
+    /// An error if an output, of that name, shares memory with something that is read.
+    pub(super) fn check_apart(&self, name: &'static str, inputs: &[&Self]) -> PyResult<()> {
+        for input in inputs {
+            if self.overlaps(input)? {
+                return Err(Error::value(name, "no memory in common with an input", "some").into());
+            }
+        }
+        Ok(())
+    }
+
     /// Whether two of its own elements may lie on the same byte.
     pub(super) fn overlaps_itself(&self) -> bool {
         let mut axes: Vec<(usize, usize)> = self
