@@ -22,7 +22,7 @@ import softxent as sx
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-RESULTS = ("Evaluation", "Totals")
+RESULTS = ("Evaluation", "LinearGrads", "Totals")
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(sx, name) for name in sx.__all__ if name not in RESULTS
 }

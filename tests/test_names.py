@@ -247,7 +247,7 @@ def test_the_stub_lists_what_the_core_has() -> None:
     compiled = {name for name in vars(_core) if not name.startswith("__")}
     assert stub_functions().keys() == compiled
     names = {in_core(name) for name in FUNCTIONS}
-    assert compiled - names == {"runtime", "_set_thresholds"}
+    assert compiled - names == {"runtime", "_linear_products", "_set_thresholds"}
     assert names - compiled == NOT_IN_CORE
 
 
@@ -265,7 +265,7 @@ def test_every_argument_goes_to_its_parameter_of_the_core(name: str) -> None:
         # A constant stands where a function lacks the option; a divergence says which argument follows.
         for ours, theirs in zip(names, unpacked_in_core()[bundle], strict=True):
             given = {"argument": f"'{names[1]}'", "given": names[1]}.get(theirs, theirs)
-            assert ours in (given, "None", "'nan'")
+            assert ours in (given, "None", "'nan'", "-1")
         tuples[bundle] = [ours for ours in names if ours.isidentifier() and ours != "None"]
     single = [argument for argument in passed if argument not in tuples]
     taken = parameters(FUNCTIONS[name]).keys() - NOT_FOR_CORE
@@ -304,13 +304,15 @@ def test_every_other_function_is_called_by_a_test_file() -> None:
 
 
 def test_every_function_is_measured() -> None:
-    text = (ROOT / "benches" / "libraries.py").read_text(encoding="utf-8")
-    table = next(
-        node.value
-        for node in ast.parse(text).body
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "OPERATIONS"
-    )
-    assert table is not None
-    operations: dict[str, tuple[str, int]] = ast.literal_eval(table)
+    operations: set[str] = set()
+    for file in ("libraries.py", "linear.py"):
+        text = (ROOT / "benches" / file).read_text(encoding="utf-8")
+        table = next(
+            node.value
+            for node in ast.parse(text).body
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "OPERATIONS"
+        )
+        assert table is not None
+        operations |= ast.literal_eval(table).keys()
     small = {"merge_partials", "finish_cross_entropy"}  # a hundred bytes a row
     assert {operation.split()[0] for operation in operations} == set(MATHEMATICS) - small

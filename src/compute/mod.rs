@@ -15,7 +15,7 @@ pub use cross_entropy::{LossWeights, Targets, cross_entropy};
 pub use divergence::{Teacher, divergence};
 pub use evaluation::{Evaluation, evaluate};
 pub use grad_hess::{Labels, softmax_grad_hess};
-pub use linear::{Linear, LinearGradients, linear_cross_entropy};
+pub use linear::{Linear, LinearGradients, linear_cross_entropy, linear_products};
 pub use probabilities::{log_softmax, logsumexp, softmax};
 pub use reduced::{Loss, Upstream};
 pub use shards::{

@@ -93,6 +93,33 @@ pub(super) fn linear_cross_entropy_with_grad<'py>(
     Ok((call.reduced.result(py, loss)?, arrays))
 }
 
+/// For benchmarks: the products that the loss and its gradients are made of, in the same chunks, and nothing else.
+#[pyfunction]
+#[pyo3(signature = (hidden, linear_weight, out, threads, /))]
+pub(super) fn _linear_products<'py>(
+    hidden: &Bound<'py, PyAny>,
+    linear_weight: &Bound<'py, PyAny>,
+    out: &Bound<'py, PyAny>,
+    threads: Bound<'py, PyAny>,
+) -> PyResult<()> {
+    let py = hidden.py();
+    let operands = Operands::new(hidden, linear_weight, None)?;
+    let options = ReadOptions::plain(py, (-1i64).into_pyobject(py)?.into_any(), Some(threads));
+    let reading = operands.reading(options)?;
+    let inputs: Vec<&View<'_>> = operands.inputs().collect();
+    let given = three(Some(out))?.map(|place| place.is_some());
+    let places = operands.places(given, Some(out), false, &inputs)?;
+    let (matrices, input) = (operands.matrices(), reading.input());
+    let to = places.each_ref().map(|place| place.as_ref().map(|place| place.matrix(1)));
+    detached(py, reading.threads, |run| {
+        let linear = linear(&matrices, None);
+        let [hidden, weight, bias] = to.each_ref().map(Option::as_ref);
+        let upstream = &compute::Upstream::Scalar(1.0);
+        let gradients = LinearGradients { hidden, weight, bias, accumulate: false, upstream };
+        compute::linear_products(run, linear, &input, gradients)
+    })
+}
+
 fn linear<'a>((hidden, weight): &'a (Matrix, Matrix), bias: Option<&'a [f64]>) -> Linear<'a> {
     Linear { hidden, weight, bias }
 }
@@ -131,7 +158,7 @@ impl<'py> Operands<'py> {
         Ok(Self { hidden, weight, bias })
     }
 
-    /// All arguments of the loss, checked against logits that are never there.
+    /// All arguments of the loss, checked.
     fn call(
         &self,
         targets: &Bound<'py, PyAny>,
@@ -139,6 +166,11 @@ impl<'py> Operands<'py> {
         options: LossOptions<'py>,
         reducing: ReduceOptions<'py>,
     ) -> PyResult<LossCall<'py>> {
+        LossCall::of(self.reading(reading)?, targets, options, reducing)
+    }
+
+    /// How the logits are to be read, which are never there.
+    fn reading(&self, options: ReadOptions<'py>) -> PyResult<Reading<'py>> {
         /// What stands for every logit. Nobody reads it.
         static NOTHING: f64 = 0.0;
         let mut shape = self.hidden.array.shape.clone();
@@ -154,8 +186,7 @@ impl<'py> Operands<'py> {
             shape,
         };
         let logits = View { object: self.hidden.object.clone(), array };
-        let reading = Reading::of_view("the logits", logits, reading)?;
-        LossCall::of(reading, targets, options, reducing)
+        Reading::of_view("the logits", logits, options)
     }
 
     fn matrices(&self) -> (Matrix, Matrix) {

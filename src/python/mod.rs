@@ -35,7 +35,7 @@ mod _core {
     #[pymodule_export]
     use super::grad_hess::softmax_grad_hess;
     #[pymodule_export]
-    use super::linear::{linear_cross_entropy, linear_cross_entropy_with_grad};
+    use super::linear::{_linear_products, linear_cross_entropy, linear_cross_entropy_with_grad};
     #[pymodule_export]
     use super::memory::release_memory;
     #[pymodule_export]

@@ -28,7 +28,7 @@ use crate::element::Kind;
 use crate::error::{self, Error};
 use crate::loss::CrossEntropy;
 use crate::product::Factor;
-use crate::sweep::{Input, Job, Run, Selection};
+use crate::sweep::{Input, Job, Run, Selection, sweep};
 use chunk::Desk;
 use gradients::Gradients;
 
@@ -93,23 +93,44 @@ pub fn linear_cross_entropy(
     let mut loss = TargetLoss::new(input, targets, weights, options, &rows);
     let denominator = loss.denominator()?;
     loss.gradient = gradients.map(|given| Scales::new(given.upstream, denominator));
-    if Linear::is_double(linear.hidden.kind(), linear.weight.kind()) {
-        by_chunks::<f64>(run, linear, loss, gradients)?;
-    } else {
-        by_chunks::<f32>(run, linear, loss, gradients)?;
-    }
+    by_chunks(run, linear, input, Some(loss), gradients)?;
     Loss::of_rows(rows, &options.reducing, denominator)
 }
 
-fn by_chunks<T: Factor>(
-    mut run: Run<'_>,
+/// The products alone, with the logits in place of their gradient: what the loss is measured against.
+pub fn linear_products(
+    run: Run<'_>,
     linear: Linear<'_>,
-    loss: TargetLoss<'_>,
+    input: &Input,
+    gradients: LinearGradients<'_>,
+) -> Result<(), Error> {
+    by_chunks(run, linear, input, None, Some(gradients))
+}
+
+fn by_chunks(
+    run: Run<'_>,
+    linear: Linear<'_>,
+    input: &Input,
+    loss: Option<TargetLoss<'_>>,
     gradients: Option<LinearGradients<'_>>,
 ) -> Result<(), Error> {
-    let input = loss.input;
+    if Linear::is_double(linear.hidden.kind(), linear.weight.kind()) {
+        by_chunks_of::<f64>(run, linear, input, loss, gradients)
+    } else {
+        by_chunks_of::<f32>(run, linear, input, loss, gradients)
+    }
+}
+
+fn by_chunks_of<T: Factor>(
+    mut run: Run<'_>,
+    linear: Linear<'_>,
+    input: &Input,
+    loss: Option<TargetLoss<'_>>,
+    gradients: Option<LinearGradients<'_>>,
+) -> Result<(), Error> {
+    let counts = |row: &usize| loss.is_none_or(|loss| loss.select(*row) != Selection::Nothing);
     let mut counting = error::reserve(input.logits.rows())?;
-    counting.extend((0..input.logits.rows()).filter(|&row| loss.select(row) != Selection::Nothing));
+    counting.extend((0..input.logits.rows()).filter(counts));
     let (classes, width) = (input.logits.columns(), linear.hidden.columns());
     let most = Linear::rows_at_a_time(classes, width, size_of::<T>());
     let most = most.min(counting.len());
@@ -120,13 +141,14 @@ fn by_chunks<T: Factor>(
     for (number, part) in counting.chunks(most.max(1)).enumerate() {
         let chunk = desk.lay_out(&mut run, part)?;
         desk.logits(&mut run, part.len())?;
-        let targets = match loss.targets {
-            Targets::Probabilities(all) => &Targets::Probabilities(all.pick(part)),
-            classes @ Targets::Classes(_) => classes,
-        };
-        let job = loss.of_part(&chunk, targets, part);
-        let out = gradients.any().then_some(&chunk.logits);
-        crate::sweep::sweep(run.again(), &chunk, out, &job)?;
+        if let Some(loss) = loss {
+            let targets = match loss.targets {
+                Targets::Probabilities(all) => &Targets::Probabilities(all.pick(part)),
+                classes @ Targets::Classes(_) => classes,
+            };
+            let job = loss.of_part(&chunk, targets, part);
+            sweep(run.again(), &chunk, gradients.any().then_some(&chunk.logits), &job)?;
+        }
         desk.gradients(&mut run, part, number == 0)?;
     }
     desk.close(&mut run, &counting)
