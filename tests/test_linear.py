@@ -78,9 +78,7 @@ def written_out(layer: Layer, **options: Any) -> tuple[Any, Any]:
     return loss, (grad @ exact.linear_weight, rows.T @ hidden, rows.sum(axis=0))
 
 
-def close(
-    got: Any, expected: Any, dtype: Dtype, terms: int, products: Dtype | None = None
-) -> None:
+def close(got: Any, expected: Any, dtype: Dtype, terms: int, products: Dtype | None = None) -> None:
     """Of that dtype, and near: relative to the largest element, for others may have cancelled."""
     assert got.dtype == dtype
     values = np.asarray(got).astype(np.float64)
