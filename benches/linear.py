@@ -129,7 +129,7 @@ def torch_calls(p: Problem, chunked: bool = False) -> Calls:
 
     def loss(x: Any, w: Any) -> Any:
         if chunked:
-            options = functional.LinearCrossEntropyOptions(chunking_strategy="batch")
+            options = torch.nn.LinearCrossEntropyOptions()
             return functional.linear_cross_entropy(x, w, y, options=options)
         return functional.cross_entropy(functional.linear(x, w), y)
 
@@ -280,7 +280,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     if options.memory_of:
-        print_extra_memory(*options.memory_of, Problem.random(*options.sizes[0], options.threads))
+        rows, width, classes = options.sizes[0]
+        library, operation = options.memory_of
+        p = Problem.random(rows, width, classes, options.threads)
+        print_extra_memory(library, operation, p)
         return
     for library in ("softxent", *options.peers):
         check(library)

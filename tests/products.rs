@@ -35,14 +35,24 @@ fn view<E: Stored>(values: &[E], rows: usize, columns: usize) -> Matrix {
     unsafe { Matrix::new(&array, 1) }
 }
 
+/// How a right operand is read.
+#[derive(Clone, Copy, PartialEq)]
+enum Reading {
+    /// (N, K), where it lies.
+    InRows,
+    /// (N, K), packed.
+    Turned,
+    /// (K, N), packed.
+    Packed,
+}
+
 /// What is multiplied with what: `[n, m] = sum over k of right[n, k] * left[k, m]`.
 struct Operands<'a> {
     /// (K, M), or if `turned` (M, K).
     left: &'a Matrix,
     turned: bool,
-    /// (N, K), or if it is to be packed (K, N).
     right: &'a Matrix,
-    packed: bool,
+    reading: Reading,
 }
 
 /// The product, in blocks of so many rows and columns, by the loops of a level.
@@ -65,17 +75,22 @@ fn product<T: Factor>(
                 let depth = piece.len();
                 let mut left = vec![T::UNIT; kernels.room(columns.len(), depth)];
                 if operands.turned {
-                    kernels.pack_transposed(&strip, (operands.left, &columns, &piece), &mut left);
+                    kernels.turn_left(&strip, (operands.left, &columns, &piece), &mut left);
                 } else {
                     let from = (operands.left, &piece, &columns);
                     kernels.pack_left(&strip, from, &|_| false, &mut left);
                 }
                 let mut packed = vec![T::UNIT; kernels.room_right(rows.len(), depth)];
-                let right = if operands.packed {
-                    kernels.pack_right(&strip, (operands.right, &piece, &rows), &mut packed);
-                    Right::Packed(&packed)
-                } else {
-                    Right::Rows(operands.right, rows.start, piece.start)
+                let right = match operands.reading {
+                    Reading::InRows => Right::Rows(operands.right, rows.start, piece.start),
+                    Reading::Turned => {
+                        kernels.turn_right(&strip, (operands.right, &rows, &piece), &mut packed);
+                        Right::Packed(&packed)
+                    }
+                    Reading::Packed => {
+                        kernels.pack_right(&strip, (operands.right, &piece, &rows), &mut packed);
+                        Right::Packed(&packed)
+                    }
                 };
                 let to = To { matrix: &to, rows: rows.clone(), columns: columns.clone() };
                 kernels.multiply(depth, &left, right, to, piece.start > 0);
@@ -98,11 +113,17 @@ const SIZES: [(usize, usize, usize); 7] = [
 /// On every level, of every way of packing, beside the sum in doubles.
 fn products_are_right<T: Factor, L: Element, R: Element>(tolerance: f64) {
     for (n, m, k) in SIZES {
-        for (turned, packed) in [(false, false), (false, true), (true, false), (true, true)] {
+        for (turned, reading) in [
+            (false, Reading::InRows),
+            (true, Reading::InRows),
+            (false, Reading::Turned),
+            (true, Reading::Packed),
+        ] {
+            let packed = reading == Reading::Packed;
             let (left, of_left) = if turned { matrix::<L>(m, k, 1) } else { matrix::<L>(k, m, 1) };
             let (right, of_right) =
                 if packed { matrix::<R>(k, n, 2) } else { matrix::<R>(n, k, 2) };
-            let operands = Operands { left: &of_left, turned, right: &of_right, packed };
+            let operands = Operands { left: &of_left, turned, right: &of_right, reading };
             let at = |j: usize, i: usize, t: usize| {
                 let a = left[if turned { i * k + t } else { t * m + i }].widen().to_f64();
                 let b = right[if packed { t * n + j } else { j * k + t }].widen().to_f64();
@@ -146,7 +167,8 @@ fn sixteen_bits_are_widened_on_the_way() {
         let (_brain, brain) = matrix::<bf16>(rows, columns, 1);
         for level in Level::available() {
             let of = |left: &Matrix| {
-                let operands = Operands { left, turned, right: &of_right, packed: false };
+                let operands =
+                    Operands { left, turned, right: &of_right, reading: Reading::InRows };
                 product::<f32>(level, &operands, size, (9, 70))
             };
             assert_eq!(of(&half), of(&single));
@@ -159,7 +181,8 @@ fn sixteen_bits_are_widened_on_the_way() {
 fn levels_with_a_fused_multiply_add_give_the_same_bits() {
     let (_left, of_left) = matrix::<f32>(700, 130, 1);
     let (_right, of_right) = matrix::<f32>(25, 700, 2);
-    let operands = Operands { left: &of_left, turned: false, right: &of_right, packed: false };
+    let operands =
+        Operands { left: &of_left, turned: false, right: &of_right, reading: Reading::InRows };
     let fused = Level::available().into_iter().filter(|level| level.name() != "portable");
     let all: Vec<Vec<f64>> =
         fused.map(|level| product::<f32>(level, &operands, (25, 130, 700), (25, 130))).collect();

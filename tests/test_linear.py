@@ -33,7 +33,7 @@ from conftest import LAYOUTS, thresholds
 from hypothesis import given, settings
 from softxent import reference
 
-NAMES = ("hidden", "linear_weight", "linear_bias")
+NAMES: Any = ("hidden", "linear_weight", "linear_bias")
 
 
 class Layer(NamedTuple):
@@ -293,7 +293,9 @@ def test_a_row_and_its_gradient_are_the_same_alone_as_in_a_batch() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(1100, 300, 700), (40, 1030, 4200)], ids=str)
-def test_neither_threads_nor_repeats_change_a_bit(shape: Any, dtype: Dtype) -> None:
+def test_neither_threads_nor_repeats_change_a_bit(
+    shape: tuple[int, int, int], dtype: Dtype
+) -> None:
     layer = layer_of(*shape, dtype=dtype)
     expected_loss, expected = sx.linear_cross_entropy_with_grad(*layer, threads=1)
     for threads in (1, 2, 3, 4, 7):
@@ -375,6 +377,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
             *micro, normalizer=tokens, grads=NAMES[1:], out=total, accumulate=True
         )
     for got, wanted in zip(total[1:], expected[1:], strict=True):
+        assert wanted is not None
         np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-16)
 
 
@@ -598,7 +601,7 @@ CALLS: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
     ),
     "out[1]: expected None for a gradient that is not wanted, got an array": (
         ValueError,
-        lambda: sx.linear_cross_entropy_with_grad(*L, grads=NAMES[:1], out=places(L, 0)),  # type: ignore[arg-type]
+        lambda: sx.linear_cross_entropy_with_grad(*L, grads=NAMES[:1], out=places(L, 0)),
     ),
     "out[2]: expected an array to add to, for each gradient, got None": (
         ValueError,

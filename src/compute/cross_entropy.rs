@@ -88,7 +88,8 @@ impl<'a> TargetLoss<'a> {
         self.part.map_or(row, |part| part[row])
     }
 
-    fn class(&self, row: usize) -> Option<usize> {
+    /// The class of a row, if it has one.
+    pub(super) fn class(&self, row: usize) -> Option<usize> {
         match self.targets {
             Targets::Classes(classes) => classes[self.number(row)],
             Targets::Probabilities(_) => None,

@@ -6,6 +6,7 @@
 
 use crate::element::Element;
 use crate::simd::{Float, Level};
+use std::ops::{Add, Mul};
 
 /// `dst = alpha * dst + beta * left * right` for a tile that fits the registers: rows, columns and depth of the tile
 /// (the crate's matrices lie in columns, so its rows are our columns), `dst`, `left`, `right`; elements from one
@@ -54,7 +55,9 @@ impl<T> Kernels<T> {
 }
 
 /// A precision to multiply in.
-pub trait Factor: Float + Element<Compute = Self> {
+pub trait Factor:
+    Float + Element<Compute = Self> + Add<Output = Self> + Mul<Output = Self>
+{
     /// Zero.
     const ZERO: Self;
     /// One.

@@ -21,7 +21,7 @@ mod sheet;
 mod sums;
 
 pub use kernels::{Factor, Kernels};
-pub use pack::Strip;
+pub use pack::{Part, Strip};
 pub use sheet::Sheet;
 pub use sums::ColumnSums;
 

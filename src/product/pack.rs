@@ -66,6 +66,11 @@ impl<T: Factor> Strip<T> {
         }
     }
 
+    /// A row of a matrix, all columns.
+    pub fn row<'s>(&'s self, from: &'s Matrix, row: usize) -> &'s [Cell<T>] {
+        self.rows(from, &(row..row + 1), &(0..from.columns()))[0]
+    }
+
     /// Some rows of a matrix, at most a strip of them, each a slice.
     fn rows<'s>(
         &'s self,
@@ -102,75 +107,129 @@ impl<T: Factor> Strip<T> {
     }
 }
 
+/// A part of a matrix that is packed: rows and columns of it.
+pub type Part<'a> = (&'a Matrix, &'a Range<usize>, &'a Range<usize>);
+
 impl<T: Factor> Kernels<T> {
     /// Packs a left operand, whose steps are rows of a matrix: `columns` of it, side by side. Rows that `skip` names
     /// are zeros.
     pub fn pack_left(
         &self,
         strip: &Strip<T>,
-        (from, rows, columns): (&Matrix, &Range<usize>, &Range<usize>),
+        part: Part<'_>,
         skip: &dyn Fn(usize) -> bool,
         to: &mut [T],
     ) {
-        self.pack(self.width, strip, (from, rows, columns), skip, to);
+        pack(self.width, strip, part, skip, to);
+    }
+
+    /// The same for a right operand, with nothing to skip.
+    pub fn pack_right(&self, strip: &Strip<T>, part: Part<'_>, to: &mut [T]) {
+        pack(self.height, strip, part, &|_| false, to);
+    }
+
+    /// Packs a left operand whose steps are columns of a matrix: `rows` of it side by side.
+    pub fn turn_left(&self, strip: &Strip<T>, part: Part<'_>, to: &mut [T]) {
+        turn(self.width, strip, part, to);
     }
 
     /// The same for a right operand.
-    pub fn pack_right(
-        &self,
-        strip: &Strip<T>,
-        (from, rows, columns): (&Matrix, &Range<usize>, &Range<usize>),
-        to: &mut [T],
-    ) {
-        self.pack(self.height, strip, (from, rows, columns), &|_| false, to);
+    pub fn turn_right(&self, strip: &Strip<T>, part: Part<'_>, to: &mut [T]) {
+        turn(self.height, strip, part, to);
     }
+}
 
-    fn pack(
-        &self,
-        width: usize,
-        strip: &Strip<T>,
-        (from, rows, columns): (&Matrix, &Range<usize>, &Range<usize>),
-        skip: &dyn Fn(usize) -> bool,
-        to: &mut [T],
-    ) {
-        let depth = rows.len();
-        for start in rows.clone().step_by(STRIP) {
-            let part = start..(start + STRIP).min(rows.end);
+fn pack<T: Factor>(
+    width: usize,
+    strip: &Strip<T>,
+    (from, rows, columns): Part<'_>,
+    skip: &dyn Fn(usize) -> bool,
+    to: &mut [T],
+) {
+    for start in rows.clone().step_by(STRIP) {
+        let part = start..(start + STRIP).min(rows.end);
+        let mut slices = strip.rows(from, &part, columns);
+        for (row, slice) in part.clone().zip(&mut slices) {
+            if skip(row) {
+                *slice = &[];
+            }
+        }
+        let slices = &slices[..part.len()];
+        let (depth, first) = (rows.len(), start - rows.start);
+        let bands = Bands { slices, columns: columns.len(), width, depth, first, to: &mut *to };
+        strip.level.run(bands);
+    }
+}
+
+fn turn<T: Factor>(width: usize, strip: &Strip<T>, (from, rows, columns): Part<'_>, to: &mut [T]) {
+    let bands = to.chunks_mut(width * columns.len().max(1));
+    for (band, start) in bands.zip(rows.clone().step_by(width)) {
+        let end = (start + width).min(rows.end);
+        for first in (start..start + width).step_by(STRIP) {
+            let part = first.min(end)..(first + STRIP).min(end);
             let slices = strip.rows(from, &part, columns);
-            for (row, slice) in part.clone().zip(slices) {
-                let slice = if skip(row) { &[][..] } else { slice };
-                for (band, neighbours) in
-                    to.chunks_mut(width * depth).zip((0..columns.len()).step_by(width))
-                {
-                    let step = &mut band[(row - rows.start) * width..][..width];
-                    let from = slice.get(neighbours..).unwrap_or_default();
-                    let from = &from[..from.len().min(width)];
-                    let (to, padding) = step.split_at_mut(from.len());
-                    to.iter_mut().zip(from).for_each(|(to, from)| *to = from.get());
-                    padding.fill(T::ZERO);
+            let at = first - start;
+            let high = STRIP.min(width - at);
+            strip.level.run(Turn { slices, high, width, to: &mut band[at..] });
+        }
+    }
+}
+
+/// Rows as steps of bands, side by side. An empty one is zeros.
+struct Bands<'a, T> {
+    slices: &'a [&'a [Cell<T>]],
+    columns: usize,
+    width: usize,
+    depth: usize,
+    /// The step that the first row is.
+    first: usize,
+    to: &'a mut [T],
+}
+
+impl<T: Factor> Kernel for Bands<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        // Copies of a known size need no loop; these are the tiles of the levels.
+        match self.width {
+            4 => self.copy::<4>(),
+            6 => self.copy::<6>(),
+            16 => self.copy::<16>(),
+            32 => self.copy::<32>(),
+            64 => self.copy::<64>(),
+            _ => self.copy::<0>(),
+        }
+    }
+}
+
+impl<T: Factor> Bands<'_, T> {
+    /// Copies all steps, in one go those that are `WIDTH` elements. By index, here and below: closures are no part of
+    /// a kernel unless they are inlined, and iterators of closures were not (1.9 ns an element).
+    #[inline(always)]
+    fn copy<const WIDTH: usize>(self) {
+        let Self { slices, columns, width, depth, first, to } = self;
+        for (band, start) in (0..columns).step_by(width).enumerate() {
+            let filled = width.min(columns - start);
+            for (row, slice) in slices.iter().enumerate() {
+                let step = &mut to[(band * depth + first + row) * width..][..width];
+                if slice.is_empty() {
+                    step.fill(T::ZERO);
+                } else if WIDTH > 0 && filled == WIDTH {
+                    copy(&slice[start..start + WIDTH], &mut step[..WIDTH]);
+                } else {
+                    copy(&slice[start..start + filled], &mut step[..filled]);
+                    step[filled..].fill(T::ZERO);
                 }
             }
         }
     }
+}
 
-    /// Packs a left operand whose steps are columns of a matrix: `rows` of it side by side.
-    pub fn pack_transposed(
-        &self,
-        strip: &Strip<T>,
-        (from, rows, columns): (&Matrix, &Range<usize>, &Range<usize>),
-        to: &mut [T],
-    ) {
-        let (width, depth) = (self.width, columns.len());
-        for (band, start) in to.chunks_mut(width * depth).zip(rows.clone().step_by(width)) {
-            let end = (start + width).min(rows.end);
-            for first in (start..start + width).step_by(STRIP) {
-                let part = first.min(end)..(first + STRIP).min(end);
-                let slices = strip.rows(from, &part, columns);
-                let at = first - start;
-                let high = STRIP.min(width - at);
-                strip.level.run(Turn { slices, high, width, to: &mut band[at..] });
-            }
-        }
+#[inline(always)]
+fn copy<T: Copy>(from: &[Cell<T>], to: &mut [T]) {
+    for i in 0..to.len() {
+        to[i] = from[i].get();
     }
 }
 
@@ -242,14 +301,16 @@ impl<T: Factor> Kernel for Turn<'_, T> {
         // squares of eight as long as that.
         let turned = if whole { depth / SQUARE * SQUARE } else { 0 };
         for i in (0..turned).step_by(SQUARE) {
-            for (j, slices) in slices.chunks(SQUARE).enumerate() {
-                let square: [[T; SQUARE]; SQUARE] = std::array::from_fn(|row| {
-                    let slice = &slices[row][i..i + SQUARE];
-                    std::array::from_fn(|column| slice[column].get())
-                });
+            for j in (0..STRIP).step_by(SQUARE) {
+                let mut square = [[T::ZERO; SQUARE]; SQUARE];
+                for row in 0..SQUARE {
+                    copy(&slices[j + row][i..i + SQUARE], &mut square[row]);
+                }
                 for column in 0..SQUARE {
-                    let to = &mut to[(i + column) * width + j * SQUARE..][..SQUARE];
-                    to.iter_mut().zip(&square).for_each(|(to, row)| *to = row[column]);
+                    let to = &mut to[(i + column) * width + j..][..SQUARE];
+                    for row in 0..SQUARE {
+                        to[row] = square[row][column];
+                    }
                 }
             }
         }

@@ -35,7 +35,7 @@ impl Sheet {
         const LINE: usize = 64;
         const PAGE: usize = 4096;
         let stride = columns.saturating_mul(size_of::<T>()).next_multiple_of(LINE);
-        if stride % PAGE == 0 { stride + LINE } else { stride }
+        if stride.is_multiple_of(PAGE) { stride + LINE } else { stride }
     }
 
     /// Its first rows, as a view that is not to outlive it. Panics if there are not so many.

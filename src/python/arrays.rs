@@ -273,7 +273,16 @@ pub(super) fn repeated(values: &[f64], logits: &View<'_>, axis: usize) -> Matrix
 
 /// Real numbers of any dtype as doubles, in C order.
 pub(super) fn doubles(view: &View<'_>) -> PyResult<Vec<f64>> {
-    doubles_of(&view.object)
+    if kind_of(&view.object.dtype()) == Some(view.array.kind) {
+        return doubles_of(&view.object);
+    }
+    // A tensor of a dtype that NumPy does not know: to it these are integers.
+    let mut array = view.array.clone();
+    array.shape.push(1);
+    array.strides.push(0);
+    let view = View { object: view.object.clone(), array };
+    let matrix = view.matrix(view.array.shape.len() - 1);
+    Ok(error::collect((0..matrix.rows()).map(|row| matrix.get(row, 0)))?)
 }
 
 /// The same of an array that is known to hold them.

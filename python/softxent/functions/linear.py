@@ -194,7 +194,7 @@ def linear_cross_entropy_with_grad(
     Beside the operands and the gradients a call takes, for B rows at a time, of elements of b bytes (8 in
     double precision, else 4),
 
-        B * (V + 3 * D) * b bytes, at most 192 MiB, for B = 1024 or as many rows as that allows
+        B * (V + 4 * D) * b bytes, at most 192 MiB, for B = 1024 or as many rows as that allows
 
     and for each thread some ``(256 + B) * 1024`` bytes; 16-bit weights, and an `out` for them with gaps
     in its rows, take a gradient in single precision, ``V * D * 4`` bytes, too. What the chunks took waits

@@ -9,8 +9,8 @@
 //! The last two read the same gradients of the logits and are one run of tasks, slab by slab. Only the sum over the
 //! slabs has an order, which `Lines` keeps; no thread waits for the others between slabs.
 
+use super::Linear;
 use super::gradients::{Gradients, ROWS, Sum};
-use super::{Linear, MOST_ROWS};
 use crate::batch::Matrix;
 use crate::error::{self, Error};
 use crate::product::{
@@ -49,10 +49,15 @@ pub(super) struct Desk<'a, T: 'static> {
     hidden: Sheet,
     logits: Sheet,
     back: Sheet,
-    /// The hidden states as an operand for the gradient of the weights, piece by piece of the rows.
+    /// The hidden states, packed: for the logits, piece by piece of the columns, and for the gradient of the weights,
+    /// piece by piece of the rows.
+    forth: Vec<T>,
     turned: Vec<T>,
     rooms: Mutex<Vec<Room<T>>>,
 }
+
+/// The class of each row of a chunk that was set apart, and the gradient of its logit. None at all if nothing was.
+pub(super) type Apart = Vec<Option<(usize, f64)>>;
 
 /// A thread's room for operands.
 pub(super) struct Room<T> {
@@ -110,6 +115,7 @@ impl<'a, T: Factor> Desk<'a, T> {
             hidden: Sheet::new::<T>(rows, width)?,
             logits: Sheet::new::<T>(rows, classes)?,
             back: Sheet::new::<T>(if for_hidden { rows } else { 0 }, width)?,
+            forth: zeros(kernels.room_right(rows, width))?,
             turned: zeros(if for_weight { kernels.room(width, rows) } else { 0 })?,
             rooms: Mutex::new(rooms),
         })
@@ -142,18 +148,17 @@ impl<'a, T: Factor> Desk<'a, T> {
     }
 
     /// Takes up the rows of a chunk; what is read of their logits, once they are there.
-    pub(super) fn lay_out(&mut self, run: &mut Run<'_>, part: &[usize]) -> Result<Input, Error> {
-        let from = self.linear.hidden.pick(part);
-        let hidden = self.hidden.rows(part.len());
-        let blocks = blocks(0..part.len(), ROWS);
-        self.tasks(run, blocks.len(), &|number, room| {
-            room.strip.load(&from, blocks[number].clone(), &hidden);
-        })?;
+    pub(super) fn lay_out(&mut self, part: &[usize]) -> Result<Input, Error> {
+        let (kernels, columns, rows) = (self.kernels, 0..self.width(), 0..part.len());
+        let (from, hidden) = (self.linear.hidden.pick(part), self.hidden.rows(rows.len()));
+        let strip = Strip::new(self.level, columns.len(), [&from])?;
+        strip.load(&from, rows.clone(), &hidden);
+        for piece in pieces::<T>(columns.clone()) {
+            let to = &mut self.forth[kernels.room_right(rows.len(), piece.start)..];
+            kernels.turn_right(&strip, (&hidden, &rows, &piece), to);
+        }
         if self.gradients.weight.is_some() {
-            let columns = 0..self.width();
-            let kernels = self.kernels;
-            let strip = Strip::new(self.level, 0, [])?;
-            for piece in pieces::<T>(0..part.len()) {
+            for piece in pieces::<T>(rows) {
                 let to = &mut self.turned[kernels.room(columns.len(), piece.start)..];
                 kernels.pack_left(&strip, (&hidden, &piece, &columns), &|_| false, to);
             }
@@ -166,7 +171,7 @@ impl<'a, T: Factor> Desk<'a, T> {
 
     /// The logits of a chunk of that many rows.
     pub(super) fn logits(&self, run: &mut Run<'_>, rows: usize) -> Result<(), Error> {
-        let (hidden, logits) = (self.hidden.rows(rows), self.logits.rows(rows));
+        let logits = self.logits.rows(rows);
         let blocks = blocks(0..self.classes(), BLOCK);
         self.tasks(run, blocks.len(), &|number, room| {
             let columns = &blocks[number];
@@ -184,20 +189,33 @@ impl<'a, T: Factor> Desk<'a, T> {
             }
             for piece in pieces::<T>(0..self.width()) {
                 let weight = (self.linear.weight, columns, &piece);
-                self.kernels.pack_transposed(&room.strip, weight, &mut room.left);
+                self.kernels.turn_left(&room.strip, weight, &mut room.left);
                 let to = To { matrix: &logits, rows: 0..rows, columns: columns.clone() };
-                let right = Right::Rows(&hidden, 0, piece.start);
+                let right = &self.forth[self.kernels.room_right(rows, piece.start)..];
+                let right = Right::Packed(right);
                 let add = piece.start > 0 || start.is_some();
                 self.kernels.multiply(piece.len(), &room.left, right, to, add);
             }
         })
     }
 
-    /// The gradients, from that of the logits; for the first chunk or a later one.
+    /// Takes the gradients at the targets out of those of the logits, where they have one: a target's share of a sum
+    /// is as a rule much larger than all others, which would be rounded as if they were as large.
+    pub(super) fn set_apart(&self, chunk: &Input, class: impl Fn(usize) -> Option<usize>) -> Apart {
+        let apart = |row| {
+            let class = class(row).filter(|&class| chunk.is_allowed(row, class))?;
+            let cell = &chunk.logits.cells::<T>(row, class..class + 1)[0];
+            Some((class, cell.replace(T::ZERO).to_f64()))
+        };
+        (0..chunk.logits.rows()).map(apart).collect()
+    }
+
+    /// The gradients, from that of the logits and what was set apart; for the first chunk or a later one.
     pub(super) fn gradients(
         &self,
         run: &mut Run<'_>,
         part: &[usize],
+        apart: &Apart,
         first: bool,
     ) -> Result<(), Error> {
         let rows = part.len();
@@ -216,7 +234,7 @@ impl<'a, T: Factor> Desk<'a, T> {
             }
         }
         self.tasks(run, tasks.len(), &|number, room| match (&tasks[number], &back) {
-            (Task::Classes(classes), _) => self.of_classes(room, &logits, classes, first),
+            (Task::Classes(classes), _) => self.of_classes(room, &logits, apart, classes, first),
             (Task::Hidden(number, slab, line), Some(back)) => {
                 order.in_turn(*line, *number, || {
                     self.of_hidden(room, &logits, slab, back, &lines[*line]);
@@ -229,6 +247,11 @@ impl<'a, T: Factor> Desk<'a, T> {
         let blocks = blocks(0..rows, ROWS);
         self.tasks(run, blocks.len(), &|number, room| {
             let rows = blocks[number].clone();
+            for row in rows.clone() {
+                if let Some((class, slope)) = apart.get(row).copied().flatten() {
+                    add(from, row, T::from_f64(slope), room.strip.row(self.linear.weight, class));
+                }
+            }
             if self.gradients.accumulate {
                 add_what_is_there::<T>(from, rows.clone(), &to);
             }
@@ -250,11 +273,24 @@ impl<'a, T: Factor> Desk<'a, T> {
     }
 
     /// What some classes' gradients add to those of the weights and the bias.
-    fn of_classes(&self, room: &mut Room<T>, logits: &Matrix, classes: &Range<usize>, first: bool) {
+    fn of_classes(
+        &self,
+        room: &mut Room<T>,
+        logits: &Matrix,
+        apart: &Apart,
+        classes: &Range<usize>,
+        first: bool,
+    ) {
+        let apart = apart.iter().enumerate().filter_map(|(row, apart)| Some((row, (*apart)?)));
+        let apart = apart.filter(|(_, (class, _))| classes.contains(class));
         if let Some(sums) = &self.gradients.bias {
             let to: &[Cell<f64>] = sums.to().cells(0, classes.clone());
             let (from, columns) = (logits, classes.clone());
             self.level.run(ColumnSums::<T> { from, columns, to, precision: PhantomData });
+            for (_, (class, slope)) in apart.clone() {
+                let cell = &to[class - classes.start];
+                cell.set(cell.get() + slope);
+            }
         }
         let Some(weight) = &self.gradients.weight else { return };
         let (kernels, rows) = (&self.kernels, 0..logits.rows());
@@ -272,6 +308,11 @@ impl<'a, T: Factor> Desk<'a, T> {
                 let add = piece.start > 0 || !first || self.gradients.accumulate;
                 kernels.multiply(depth, &self.turned[left..], Right::Packed(right), to, add);
             }
+        }
+        let hidden = self.hidden.rows(logits.rows());
+        for (row, (class, slope)) in apart {
+            let from = hidden.cells(row, 0..self.width());
+            add(weight.to(), class, T::from_f64(slope), from);
         }
     }
 
@@ -295,6 +336,12 @@ impl<'a, T: Factor> Desk<'a, T> {
     }
 }
 
+/// Adds a multiple of some numbers to a row of a matrix.
+fn add<T: Factor>(to: &Matrix, row: usize, times: T, from: &[Cell<T>]) {
+    let to = to.cells::<T>(row, 0..from.len());
+    to.iter().zip(from).for_each(|(to, from)| to.set(to.get() + times * from.get()));
+}
+
 /// Adds to rows of `to` what the same rows of another matrix hold.
 fn add_what_is_there<T: Factor>(to: &Matrix, rows: Range<usize>, from: &Matrix) {
     for row in rows {
@@ -313,6 +360,3 @@ pub(super) fn blocks(range: Range<usize>, length: usize) -> Vec<Range<usize>> {
 fn zeros<T: Factor>(length: usize) -> Result<Vec<T>, Error> {
     error::collect((0..length).map(|_| T::ZERO))
 }
-
-/// Chunks are made of whole blocks, so that the last piece of a sum over rows is the only short one.
-const _: () = assert!(MOST_ROWS % BLOCK == 0);

@@ -13,7 +13,11 @@
 //!    reading and writing `d weight` more often, fewer would hold less.
 //! 3. *What a loss is* is not known here: the job of `cross_entropy` runs over each chunk, and only the denominator,
 //!    which needs no logits, is the batch's.
-//! 4. *The order of additions* is fixed by the shapes alone, see `product`: same bits for every number of threads.
+//! 4. *A target's gradient is no part of a product* but is added afterwards: it is as a rule far larger than those of
+//!    the other classes, and a sum that begins with it would round them all as if they were as large. The root mean
+//!    square error of the gradients of 700 x 256 x 3000 was 2.5e-8 and 1.6e-7 with it in the products (torch: 1.6e-8 and
+//!    1.2e-7).
+//! 5. *The order of additions* is fixed by the shapes alone, see `product`: same bits for every number of threads.
 //!    Losses and the gradient of the hidden states are sums along a row or the classes, so a row's do not depend on
 //!    the other rows either; those of weight and bias are sums over rows, chunk by chunk.
 
@@ -70,10 +74,10 @@ impl Linear<'_> {
         [hidden, weight].iter().any(|kind| !matches!(kind, Kind::F16 | Kind::BF16 | Kind::F32))
     }
 
-    /// How many rows are worked on at a time: what a chunk needs for a row is its logits and, three times, a row of
+    /// How many rows are worked on at a time: what a chunk needs for a row is its logits and, four times, a row of
     /// (N, D), in elements of so many bytes.
     pub fn rows_at_a_time(classes: usize, width: usize, size: usize) -> usize {
-        let of_row = classes.saturating_add(width.saturating_mul(3)).saturating_mul(size);
+        let of_row = classes.saturating_add(width.saturating_mul(4)).saturating_mul(size);
         (CHUNK_BYTES / of_row.max(1)).clamp(1, MOST_ROWS)
     }
 }
@@ -139,8 +143,9 @@ fn by_chunks_of<T: Factor>(
     let mut desk = Desk::<T>::new(&run, linear, input, most, &gradients)?;
     desk.open(&mut run, &counting)?;
     for (number, part) in counting.chunks(most.max(1)).enumerate() {
-        let chunk = desk.lay_out(&mut run, part)?;
+        let chunk = desk.lay_out(part)?;
         desk.logits(&mut run, part.len())?;
+        let mut apart = Vec::new();
         if let Some(loss) = loss {
             let targets = match loss.targets {
                 Targets::Probabilities(all) => &Targets::Probabilities(all.pick(part)),
@@ -148,8 +153,11 @@ fn by_chunks_of<T: Factor>(
             };
             let job = loss.of_part(&chunk, targets, part);
             sweep(run.again(), &chunk, gradients.any().then_some(&chunk.logits), &job)?;
+            if gradients.any() {
+                apart = desk.set_apart(&chunk, |row| job.class(row));
+            }
         }
-        desk.gradients(&mut run, part, number == 0)?;
+        desk.gradients(&mut run, part, &apart, number == 0)?;
     }
     desk.close(&mut run, &counting)
 }
