@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 import softxent as sx
 
-from benches import libraries, ratios, readme, targets
+from benches import libraries, linear, ratios, readme, targets
 from benches.batch import DELIVERIES, DTYPES, Batch, function_of, option_of
 from benches.clock import MOST_REPEATS, repeats_for
 from benches.libraries import LIBRARIES, OURS, PEERS, installed
@@ -42,7 +42,8 @@ def limits() -> Limits:
 
 def test_every_public_function_is_measured() -> None:
     public = {name for name in sx.__all__ if inspect.isfunction(getattr(sx, name))}
-    assert {function_of(operation) for operation in OPERATIONS} == public - NOT_MEASURED
+    operations = {*OPERATIONS, *linear.OPERATIONS}
+    assert {function_of(operation) for operation in operations} == public - NOT_MEASURED
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -113,6 +114,41 @@ def test_an_option_left_out_is_noticed(operation: str) -> None:
     for wrong in several:
         with pytest.raises(AssertionError):
             batch.check(operation, wrong)
+
+
+@pytest.mark.parametrize("library", linear.LIBRARIES)
+def test_every_library_is_right_about_a_linear_layer(library: str) -> None:
+    if not installed(library.split()[0]):
+        pytest.skip(f"{library} is not installed")
+    linear.check(library)
+
+
+def test_a_wrong_answer_about_a_linear_layer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(p: linear.Problem) -> linear.Calls:
+        right = linear.numpy_calls(p)["linear_cross_entropy_with_grad"]
+        loss, (hidden, weight, _) = right()
+        weight[-1] += np.float32(1e-3)
+        return {"linear_cross_entropy_with_grad": lambda: (loss, (hidden, weight, None))}
+
+    monkeypatch.setattr(linear, "LIBRARIES", {"wrong": wrong})
+    with pytest.raises(AssertionError):
+        linear.check("wrong")
+
+
+@pytest.mark.skipif(not STAT.exists(), reason="only Linux says how much memory a call takes")
+def test_a_run_of_the_linear_layer_records_every_operation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(linear, "RECORD", tmp_path)
+    size = ["--sizes", "6x4x30", "--rounds", "2", "--threads", "2", "--peers", "numpy"]
+    linear.main([*size, "--record", "--machine", "here"])
+    (recorded,) = (tmp_path / "here").glob("linear-*.json")
+    rows = json.loads(recorded.read_text())["measured"]
+    ours = {row["operation"] for row in rows if row["library"] == "softxent"}
+    assert ours == {*linear.OPERATIONS, linear.PRODUCTS, f"{linear.PRODUCTS}, one"}
+    assert all(len(row["seconds"]) == 2 and row["extra MiB"] >= 0 for row in rows)
+    page = recorded.with_suffix(".md").read_text()
+    assert all(row["operation"] in page for row in rows)
 
 
 @pytest.mark.parametrize("length", [0, 1, 127, 129, 257, 2**21, 2**22 + 37])

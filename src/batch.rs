@@ -13,6 +13,7 @@ use crate::simd::Number;
 use half::{bf16, f16};
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Where an array lies in memory.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Matrix {
     column_stride: isize,
     /// Whether rows can be handed out as slices.
     contiguous: bool,
+    /// The rows of the array that are the rows of this view, if they are not all of them.
+    picked: Option<Arc<[usize]>>,
 }
 
 // SAFETY: a view is addresses and lengths. Who makes one vouches for the memory (see `Matrix::new`), and the
@@ -87,7 +90,21 @@ impl Matrix {
             contiguous: aligned
                 && !array.swapped
                 && (columns <= 1 || column_stride == size.cast_signed()),
+            picked: None,
         }
+    }
+
+    /// Some rows of this view, in an order of their own. Panics where there is no such row.
+    pub fn pick(&self, rows: &[usize]) -> Self {
+        assert!(rows.iter().all(|&row| row < self.rows));
+        let picked = rows.iter().map(|&row| self.picked.as_ref().map_or(row, |picked| picked[row]));
+        Self { picked: Some(picked.collect()), rows: rows.len(), ..self.clone() }
+    }
+
+    /// The first rows of this view. Panics if there are not so many.
+    pub fn head(&self, rows: usize) -> Self {
+        assert!(rows <= self.rows);
+        Self { rows, ..self.clone() }
     }
 
     /// The number of rows.
@@ -130,7 +147,7 @@ impl Matrix {
     /// The address of a row's first element.
     fn row(&self, row: usize) -> *mut u8 {
         debug_assert!(row < self.rows);
-        let (mut rest, mut offset) = (row, 0);
+        let (mut rest, mut offset) = (self.picked.as_ref().map_or(row, |picked| picked[row]), 0);
         for &(length, stride) in self.outer.iter().rev() {
             offset += (rest % length).cast_signed() * stride;
             rest /= length;
@@ -148,6 +165,28 @@ impl Matrix {
             let start = self.row(row).cast::<Cell<E>>().add(columns.start);
             std::slice::from_raw_parts(start, columns.len())
         }
+    }
+
+    /// The first element of a part of some rows, where it lies, and how many elements there are from one row to the
+    /// next; None if the rows are no slices of `E` at one distance. Panics outside of the matrix.
+    pub fn grid<E: Stored>(
+        &self,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) -> Option<(*mut E, isize)> {
+        assert!(rows.end <= self.rows && columns.end <= self.columns);
+        assert!(rows.start < rows.end && columns.start < columns.end);
+        if !self.is_grid::<E>() {
+            return None;
+        }
+        let stride = self.outer.first().map_or(0, |&(_, stride)| stride);
+        let first = self.row(rows.start).cast::<E>().wrapping_add(columns.start);
+        Some((first, stride / size_of::<E>().cast_signed()))
+    }
+
+    /// Whether the rows are slices of `E` at one distance.
+    pub fn is_grid<E: Stored>(&self) -> bool {
+        self.is_contiguous::<E>() && self.picked.is_none() && self.outer.len() <= 1
     }
 
     /// One element as a double. Panics outside of the matrix.

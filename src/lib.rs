@@ -19,6 +19,7 @@
 //! | [`exp`], [`log`] | the exponential and the logarithm on vectors |
 //! | [`batch`] | arrays as rows of columns; class ids, checked |
 //! | [`row`] | the kernel: summarize a row, write a row |
+//! | [`product`] | matrices multiplied, a block at a time |
 //! | [`loss`] | from a row's summary to its loss and gradient |
 //! | [`sweep`] | the walk over a batch |
 //! | [`compute`] | the API |
@@ -38,6 +39,7 @@ pub mod exp;
 pub mod log;
 pub mod loss;
 pub mod memory;
+pub mod product;
 #[cfg(feature = "python")]
 mod python;
 pub mod row;

@@ -69,6 +69,33 @@ pub fn run(
     }
 }
 
+/// Lines of work whose parts have to be done one after the other, each part a task of its own: the tasks come in the
+/// order of the parts, so whoever has one to wait for knows that another thread is at it.
+pub struct Lines(Vec<AtomicUsize>);
+
+impl Lines {
+    /// That many lines, none begun.
+    pub fn new(count: usize) -> Self {
+        Self((0..count).map(|_| AtomicUsize::new(0)).collect())
+    }
+
+    /// Does a part of a line when all parts before it are done.
+    pub fn in_turn(&self, line: usize, part: usize, work: impl FnOnce()) {
+        /// Done also if the work panics: nobody is to wait for it for ever.
+        struct Done<'a>(&'a AtomicUsize, usize);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(self.1, Ordering::Release);
+            }
+        }
+        while self.0[line].load(Ordering::Acquire) < part {
+            std::thread::yield_now();
+        }
+        let _done = Done(&self.0[line], part + 1);
+        work();
+    }
+}
+
 /// The tasks of one call.
 struct Job {
     /// What to do with a number. Lives on the caller's stack: see `help`.

@@ -45,6 +45,11 @@ def right_call(name: str, dtype: np.dtype[Any], reduction: str, in_place: bool) 
         "teacher": "logits",
         "ignore_rows": np.array([[True, False, False], [False, False, False]]),
         "class_offset": 0,
+        "hidden": logits,
+        "linear_weight": np.linspace(1, -1, CLASSES**2).reshape(CLASSES, CLASSES).astype(dtype),
+        "linear_bias": np.linspace(-1, 1, CLASSES).astype(dtype),
+        "grads": ["linear_bias", "hidden", "linear_weight"],
+        "accumulate": False,
         "targets": np.array([[0, 4, 2], [3, -100, 1]]),
         "tokens": np.array([[0, 4, 2], [3, -100, 1]]),
         "weight": np.array([1.0, 0.5, 2.0, 1.0, 0.0]),
@@ -77,13 +82,17 @@ def logits_of(name: str) -> str | None:
 
 
 def outputs(name: str, first: Any, dtype: np.dtype[Any]) -> Any:
-    """What `out` has to be: that array, or a pair of which it is the first."""
-    return (first, np.full(SHAPE, 7, dtype)) if name == "softmax_grad_hess" else first
+    """What `out` has to be: that array, or several of which it is the first."""
+    if name == "softmax_grad_hess":
+        return first, np.full(SHAPE, 7, dtype)
+    if name == "linear_cross_entropy_with_grad":
+        return first, np.full((CLASSES, CLASSES), 7, dtype), np.full(CLASSES, 7, dtype)
+    return first
 
 
 def right_calls(name: str) -> Iterator[Call]:
     reductions = REDUCTIONS if "reduction" in PARAMETERS[name] else ["none"]
-    places = [False, True] if "out" in PARAMETERS[name] else [False]
+    places = [False, True] if "out" in PARAMETERS[name] and logits_of(name) else [False]
     for dtype, reduction, in_place in itertools.product(FLOATS, reductions, places):
         yield right_call(name, dtype, reduction, in_place)
 

@@ -28,7 +28,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 RUN_ELSEWHERE = {"boosting.md"}
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-RESULTS = ("Evaluation", "Totals")
+RESULTS = ("Evaluation", "LinearGrads", "Totals")
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(sx, name) for name in sx.__all__ if name not in RESULTS
 }

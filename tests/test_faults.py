@@ -43,8 +43,11 @@ def threaded_call() -> bytes:
     """Many rows on several threads: a call for which the pool is needed. The bits of its result."""
     random = np.random.default_rng(0)
     logits = random.normal(size=(400, 1000)).astype(np.float32)
-    loss, grad = sx.cross_entropy_with_grad(logits, random.integers(1000, size=400), threads=4)
-    return bytes(np.asarray(loss).tobytes() + grad.tobytes())
+    targets = random.integers(1000, size=400)
+    found: list[Any] = [*sx.cross_entropy_with_grad(logits, targets, threads=4)]
+    hidden, weight = logits[:, :64], random.normal(size=(1000, 64)).astype(np.float32)
+    loss, grads = sx.linear_cross_entropy_with_grad(hidden, weight, targets, threads=4)
+    return b"".join(part.tobytes() for part in [*found, loss, *grads[:2]])
 
 
 def threads_of_process() -> int:
@@ -192,6 +195,12 @@ LONG: dict[str, Callable[[], Any]] = {
         ),
         rows=2 * 10**6,
     ),
+    "a linear layer of many rows": lambda: sx.linear_cross_entropy(
+        rows_of(10**6, 64), rows_of(20_000, 64), ids_of(10**6)
+    ),
+    "gradients of a wide linear layer": lambda: sx.linear_cross_entropy_with_grad(
+        rows_of(10**5, 4096), rows_of(5000, 4096), ids_of(10**5), grads=["linear_weight", "hidden"]
+    ),
 }
 
 
@@ -219,7 +228,7 @@ def interrupt(name: str) -> None:
     else:
         raise AssertionError("the call came to its end")
     _core._set_thresholds(None, None, None)
-    assert len(threaded_call()) == 4 * 400_001
+    assert len(threaded_call()) == 4 * (400_001 + 89_601)
     print(seconds)
 
 
@@ -258,6 +267,9 @@ HUNGRY: dict[str, Callable[[], Any]] = {
     "partials": lambda: sx.partial_cross_entropy(
         rows_of(ROWS // 8), ids_of(ROWS // 8), class_offset=0
     ),
+    "a linear layer": lambda: sx.linear_cross_entropy_with_grad(
+        rows_of(ROWS // 8, 8), rows_of(9000, 8), ids_of(ROWS // 8), rows_of(9000)[:, 0]
+    ),
     "losses of shards": lambda: sx.finish_cross_entropy(merged_of(ROWS), reduction="none"),
     "gradient of a shard": lambda: sx.shard_grad(
         rows_of(ROWS // 8), ids_of(ROWS // 8), merged_of(ROWS // 8), class_offset=0
@@ -292,6 +304,8 @@ def test_a_result_larger_than_any_memory_is_a_memory_error() -> None:
         lambda: sx.logsumexp(logits),
         lambda: sx.cross_entropy(logits, targets),
         lambda: sx.cross_entropy_with_grad(logits, targets),
+        lambda: sx.linear_cross_entropy(logits, logits[:2], targets),
+        lambda: sx.linear_cross_entropy(logits[:2], logits, targets[:2]),
         lambda: sx.kl_divergence(logits, logits),
         lambda: sx.js_divergence_with_grad(logits, logits),
         lambda: sx.partial_cross_entropy(logits, targets, class_offset=0),
@@ -336,6 +350,7 @@ def test_many_calls_leave_nothing_behind() -> None:
         sx.logsumexp(logits.tolist(), keepdims=True)
         sx.cross_entropy(logits, targets, reduction="none", ignore_index=[5, 6])
         sx.cross_entropy_with_grad(logits, targets, grad_output=2.0, threads=2)
+        sx.linear_cross_entropy_with_grad(logits, swapped, targets, logits[:, 0], threads=2)
         sx.kl_divergence(logits, swapped, reduction="none")
         sx.js_divergence_with_grad(logits, swapped, ignore_rows=ignored, out=out)
         merged = sx.merge_partials([sx.partial_cross_entropy(logits, targets, class_offset=0)])
@@ -423,6 +438,7 @@ def test_a_neighbour_that_flushes_to_zero_changes_nothing(
     random = np.random.default_rng(0)
     logits = (20 * random.normal(size=(64, 300))).astype(dtype)
     targets = random.integers(300, size=64)
+    weight = random.normal(size=(300, 300)).astype(dtype)
     tiny = float(np.finfo(dtype).smallest_subnormal) * 1000
 
     def results(threads: int) -> list[Array]:
@@ -436,6 +452,8 @@ def test_a_neighbour_that_flushes_to_zero_changes_nothing(
         found.append(sx.finish_cross_entropy(merged, reduction="none"))
         upstream: dict[str, Any] = {"reduction": "none", "grad_output": tiny}
         found.append(sx.shard_grad(logits, targets, merged, **shard, **upstream))
+        loss, grads = sx.linear_cross_entropy_with_grad(logits, weight, targets, **upstream)
+        found += [loss, *grads[:2]]
         return [*found, sx.softmax(logits, threads=threads), sx.logsumexp(logits, threads=threads)]
 
     expected = results(threads=1)

@@ -35,6 +35,8 @@ def cases(mistake: Mistake) -> Iterator[tuple[str, str, Call]]:
         logits = logits_of(name)
         # Mistakes know logits by one name.
         known = ["logits" if argument == logits else argument for argument in parameters]
+        if logits is None and mistake.argument == "out" and "hidden" in parameters:
+            logits = "hidden"  # of their shape here, and the first that has a gradient
         for call in right_calls(name) if mistake.argument in known else ():
             if logits is not None:
                 call["logits"] = call.pop(logits)

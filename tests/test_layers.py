@@ -27,9 +27,13 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
     "batch": (2, {"element", "error", "simd"}),
     "log": (3, {"exp", "simd"}),
     "row": (4, {"element", "exp", "log", "simd"}),
+    "product": (4, {"batch", "element", "error", "memory", "simd"}),
     "loss": (5, {"error", "exp", "row"}),
     "sweep": (6, {"batch", "element", "error", "exp", "loss", "row", "simd", "threads"}),
-    "compute": (7, {"batch", "error", "loss", "row", "sweep"}),
+    "compute": (
+        7,
+        {"batch", "element", "error", "loss", "product", "row", "simd", "sweep", "threads"},
+    ),
     "python": (
         8,
         {"batch", "compute", "element", "error", "loss", "memory", "simd", "sweep", "threads"},
@@ -38,6 +42,7 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
 # Where an upper floor may take only so much from far below.
 ONLY = {
     ("python", "simd"): {"Level", "with_default_float_state"},
+    ("compute", "simd"): {"Level", "with_default_float_state"},
     ("python", "sweep"): {"Input", "Run", "Thresholds"},
 }
 # What is kept in one place, as a pattern of source code: the modules that may contain it.
@@ -46,8 +51,9 @@ KEPT_IN = {
     r"\bnumpy::": {"python"},
     r"\b(core|std)::arch\b": {"simd"},
     r"\brayon\b": {"threads"},
+    r"\bgemm_": {"product"},
     r"\blibc::": {"memory", "threads"},
-    r"\bunsafe\b": {"batch", "element", "memory", "python", "simd", "threads"},
+    r"\bunsafe\b": {"batch", "element", "memory", "product", "python", "simd", "threads"},
 }
 
 

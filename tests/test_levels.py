@@ -110,7 +110,26 @@ def results_of(module: Any, logits: Any, columns: int, most: int = 99_999) -> di
 
 
 def results(logits: np.ndarray[Any, Any]) -> dict[str, Any]:
-    return results_of(sx, logits, logits.shape[1])
+    return results_of(sx, logits, logits.shape[1]) | of_layer(logits)
+
+
+def of_layer(logits: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """The loss and the gradients of a linear layer with these rows, and theirs in reverse for classes."""
+    hidden = logits[:, :1500]
+    weight = np.tile(hidden[::-1, ::-1], (100, 1)) / 64
+    loss, grads = sx.linear_cross_entropy_with_grad(hidden, weight, [0, -100, 299], weight[:, 0])
+    parts = {"loss": loss, **grads._asdict()}
+    return {f"layer: {k}": np.asarray(v, np.float64).tolist() for k, v in parts.items()}
+
+
+def written_out(logits: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """The same in doubles, with the logits written out."""
+    hidden = logits[:, :1500].astype(np.float64)
+    weight = np.tile(hidden[::-1, ::-1], (100, 1)) / 64
+    x = hidden @ weight.T + weight[:, 0]
+    loss, grad = sx.cross_entropy_with_grad(x, [0, -100, 299])
+    parts = (loss, grad @ weight, grad.T @ hidden, grad.sum(axis=0))
+    return dict(zip(("loss", *sx.LinearGrads._fields), parts, strict=True))
 
 
 @functools.cache
@@ -171,6 +190,19 @@ def test_every_level_computes_right_values(columns: int, dtype: str) -> None:
             np.testing.assert_allclose(
                 found[name], values, relative, lost, err_msg=f"{isa}: {name}"
             )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_every_level_multiplies_right(columns: int, dtype: str) -> None:
+    expected = written_out(logits_of(columns, dtype))
+    relative, absolute = TOLERANCES[dtype]
+    for isa in expected_levels():
+        found = report_of(isa)[f"{dtype} {columns}"]
+        for name, values in expected.items():
+            largest = np.abs(values).max()
+            lost = absolute + 10 * relative * largest
+            np.testing.assert_allclose(found[f"layer: {name}"], values, 0, lost, err_msg=isa)
 
 
 def test_levels_with_a_fused_multiply_add_give_the_same_bits() -> None:

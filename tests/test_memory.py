@@ -122,3 +122,42 @@ def test_what_waits_makes_room_for_a_result_that_needs_it() -> None:
     command = [sys.executable, "-c", LIMITED]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.split("\n") == ["no memory", "True", ""], done.stderr
+
+
+LAYER = """
+import sys
+from pathlib import Path
+import numpy as np
+import softxent as sx
+
+def of_process(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
+
+rows, classes, width = map(int, sys.argv[1:])
+random = np.random.default_rng(0)
+hidden = random.standard_normal((rows, width), np.float32)
+weight = random.standard_normal((classes, width), np.float32)
+targets = random.integers(classes, size=rows)
+out = np.ones_like(hidden), np.ones_like(weight), None
+sx.linear_cross_entropy_with_grad(hidden[:2], weight[:2], targets[:2] * 0, threads=2)
+Path("/proc/self/clear_refs").write_text("5")
+before = of_process("VmRSS")
+sx.linear_cross_entropy_with_grad(hidden, weight, targets, out=out, threads=2)
+print(of_process("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a call took")
+@pytest.mark.parametrize(("classes", "width"), [(128_256, 8), (50_257, 64)])
+def test_a_linear_layer_takes_no_more_for_more_rows(classes: int, width: int) -> None:
+    def taken(rows: int) -> int:
+        command = [sys.executable, "-c", LAYER, *map(str, (rows, classes, width))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        return int(done.stdout)
+
+    a_chunk = min(1024, 192 * MIB // (4 * (classes + 4 * width)))
+    few, many = taken(a_chunk), taken(3 * a_chunk)
+    assert 4 * a_chunk * classes <= few <= 256 * MIB
+    assert many <= few + 8 * MIB
+    assert many < 4 * 3 * a_chunk * classes / 2  # the logits themselves

@@ -21,7 +21,7 @@ import softxent as sx
 from softxent import _core, functions, reference
 
 ROOT = Path(__file__).parent.parent
-CLASSES = {"Evaluation", "Evaluator", "Totals"}
+CLASSES = {"Evaluation", "Evaluator", "LinearGrads", "Totals"}
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(sx, name) for name in sx.__all__ if name not in CLASSES
 }
@@ -32,7 +32,7 @@ FAMILIES = [
 NOT_MATHEMATICS = {"get_threads", "release_memory", "set_threads", "show_runtime"}
 MATHEMATICS = sorted(FUNCTIONS.keys() - NOT_MATHEMATICS)
 # What the reference has no use for: it is always in double precision, alone, and makes a new list.
-NOT_IN_REFERENCE = {"dtype", "out", "threads"}
+NOT_IN_REFERENCE = {"accumulate", "dtype", "out", "threads"}
 # What Python does itself: printing, and putting small arrays side by side.
 NOT_IN_CORE = {"show_runtime", "merge_partials"}
 # What the core does not need to know: it says the rank.
@@ -44,6 +44,9 @@ DEFAULTS: dict[str, Any] = {
     "logits_shard": REQUIRED,
     "teacher_logits": REQUIRED,
     "student_logits": REQUIRED,
+    "hidden": REQUIRED,
+    "linear_weight": REQUIRED,
+    "linear_bias": None,
     "targets": REQUIRED,
     "tokens": REQUIRED,
     "parts": REQUIRED,
@@ -71,7 +74,9 @@ DEFAULTS: dict[str, Any] = {
     "on_empty": "nan",
     "grad_output": None,
     "top_k": (),
+    "grads": ("hidden", "linear_weight", "linear_bias"),
     "out": None,
+    "accumulate": False,
     "dtype": None,
     "threads": None,
 }
@@ -81,6 +86,8 @@ POSITIONAL = {
     "log_softmax": ["logits", "axis"],
     "logsumexp": ["logits", "axis"],
     "cross_entropy": ["logits", "targets"],
+    "linear_cross_entropy": ["hidden", "linear_weight", "targets", "linear_bias"],
+    "linear_cross_entropy_with_grad": ["hidden", "linear_weight", "targets", "linear_bias"],
     "evaluate": ["logits", "targets"],
     "softmax_grad_hess": ["logits", "targets"],
     "token_logprobs": ["logits", "tokens"],
@@ -220,10 +227,12 @@ def test_every_parameter_and_result_has_a_type(name: str) -> None:
 
 def test_the_gradient_takes_what_the_loss_takes_and_two_more() -> None:
     pairs = {name: f"{name}_with_grad" for name in FUNCTIONS if f"{name}_with_grad" in FUNCTIONS}
-    assert len(pairs) == 3
+    assert len(pairs) == 4
     for name, with_grad in pairs.items():
         loss, grad = list(parameters(FUNCTIONS[name])), list(parameters(FUNCTIONS[with_grad]))
-        assert grad == [*loss, "grad_output", "out"]
+        # Of several gradients one can choose, and add them up.
+        several = ["grads", "out", "accumulate"] if name == "linear_cross_entropy" else ["out"]
+        assert grad == [*loss, "grad_output", *several]
 
 
 @pytest.mark.parametrize("module", [sx, reference])
@@ -243,7 +252,7 @@ def test_the_stub_lists_what_the_core_has() -> None:
     compiled = {name for name in vars(_core) if not name.startswith("__")}
     assert stub_functions().keys() == compiled
     names = {in_core(name) for name in FUNCTIONS}
-    assert compiled - names == {"runtime", "_set_thresholds"}
+    assert compiled - names == {"runtime", "_linear_products", "_set_thresholds"}
     assert names - compiled == NOT_IN_CORE
 
 
@@ -261,7 +270,7 @@ def test_every_argument_goes_to_its_parameter_of_the_core(name: str) -> None:
         # A constant stands where a function lacks the option; a divergence says which argument follows.
         for ours, theirs in zip(names, unpacked_in_core()[bundle], strict=True):
             given = {"argument": f"'{names[1]}'", "given": names[1]}.get(theirs, theirs)
-            assert ours in (given, "None", "'nan'")
+            assert ours in (given, "None", "'nan'", "-1")
         tuples[bundle] = [ours for ours in names if ours.isidentifier() and ours != "None"]
     single = [argument for argument in passed if argument not in tuples]
     taken = parameters(FUNCTIONS[name]).keys() - NOT_FOR_CORE
@@ -300,13 +309,15 @@ def test_every_other_function_is_called_by_a_test_file() -> None:
 
 
 def test_every_function_is_measured() -> None:
-    text = (ROOT / "benches" / "operations.py").read_text(encoding="utf-8")
-    table = next(
-        node.value
-        for node in ast.parse(text).body
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "OPERATIONS"
-    )
-    assert table is not None
-    operations: dict[str, tuple[str, int]] = ast.literal_eval(table)
+    operations: set[str] = set()
+    for file in ("operations.py", "linear.py"):
+        text = (ROOT / "benches" / file).read_text(encoding="utf-8")
+        table = next(
+            node.value
+            for node in ast.parse(text).body
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "OPERATIONS"
+        )
+        assert table is not None
+        operations |= ast.literal_eval(table).keys()
     small = {"merge_partials", "finish_cross_entropy"}  # a hundred bytes a row
     assert {operation.split()[0] for operation in operations} == set(MATHEMATICS) - small

@@ -9,6 +9,11 @@ from softxent.functions.divergence import (
 )
 from softxent.functions.evaluation import Evaluation, Evaluator, evaluate
 from softxent.functions.grad_hess import softmax_grad_hess
+from softxent.functions.linear import (
+    LinearGrads,
+    linear_cross_entropy,
+    linear_cross_entropy_with_grad,
+)
 from softxent.functions.probabilities import log_softmax, logsumexp, softmax
 from softxent.functions.runtime import get_threads, release_memory, set_threads, show_runtime
 from softxent.functions.shards import (
@@ -23,6 +28,7 @@ from softxent.totals import Totals
 __all__ = [
     "Evaluation",
     "Evaluator",
+    "LinearGrads",
     "Totals",
     "cross_entropy",
     "cross_entropy_with_grad",
@@ -33,6 +39,8 @@ __all__ = [
     "js_divergence_with_grad",
     "kl_divergence",
     "kl_divergence_with_grad",
+    "linear_cross_entropy",
+    "linear_cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",
     "merge_partials",

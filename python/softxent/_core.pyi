@@ -3,6 +3,7 @@
 from typing import Any, TypedDict
 
 __all__ = [
+    "_linear_products",
     "_set_thresholds",
     "cross_entropy",
     "cross_entropy_with_grad",
@@ -11,6 +12,8 @@ __all__ = [
     "evaluate",
     "finish_cross_entropy",
     "get_threads",
+    "linear_cross_entropy",
+    "linear_cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",
     "partial_cross_entropy",
@@ -72,6 +75,30 @@ def softmax_grad_hess(
     threads: Any,
     /,
 ) -> tuple[Any, Any]: ...
+def linear_cross_entropy(
+    hidden: Any,
+    linear_weight: Any,
+    targets: Any,
+    linear_bias: Any,
+    reading: tuple[Any, ...],
+    options: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    /,
+) -> Any: ...
+def linear_cross_entropy_with_grad(
+    hidden: Any,
+    linear_weight: Any,
+    targets: Any,
+    linear_bias: Any,
+    reading: tuple[Any, ...],
+    options: tuple[Any, ...],
+    reducing: tuple[Any, ...],
+    grad_output: Any,
+    grads: Any,
+    out: Any,
+    accumulate: Any,
+    /,
+) -> tuple[Any, list[Any]]: ...
 def divergence(
     teacher_logits: Any,
     student_logits: Any,
@@ -120,4 +147,7 @@ def runtime() -> _Runtime: ...
 def set_threads(threads: Any, /) -> None: ...
 def get_threads() -> int: ...
 def release_memory() -> int: ...
+def _linear_products(
+    hidden: Any, linear_weight: Any, out: tuple[Any, ...], threads: Any, /
+) -> None: ...
 def _set_thresholds(parallel: Any, stream: Any, task: Any, /) -> None: ...

@@ -4,7 +4,7 @@ use super::reduced::Scales;
 use super::{Logit, Loss, PerRow, Upstream};
 use crate::batch::Matrix;
 use crate::error::Error;
-use crate::loss::{CrossEntropy, RowLoss, Summary};
+use crate::loss::{CrossEntropy, Denominator, RowLoss, Summary};
 use crate::sweep::{Action, Input, Job, Run, Selection, Weighting, sweep};
 
 /// What the rows should have been.
@@ -35,34 +35,69 @@ pub fn cross_entropy(
     gradient: Option<(&Matrix, &Upstream)>,
 ) -> Result<Loss, Error> {
     let rows = PerRow::new(input.logits.rows())?;
-    let mut job = TargetLoss { input, targets, weights, options, gradient: None, rows: &rows };
-    let valid = (0..input.logits.rows()).filter_map(|row| job.weight_in_mean(row));
-    let denominator = options.reducing.denominator(valid)?;
+    let mut job = TargetLoss::new(input, targets, weights, options, &rows);
+    let denominator = job.denominator()?;
     job.gradient = gradient.map(|(_, upstream)| Scales::new(upstream, denominator));
     sweep(run, input, gradient.map(|(out, _)| out), &job)?;
     Loss::of_rows(rows, &options.reducing, denominator)
 }
 
 /// The loss of a row with its target.
-struct TargetLoss<'a> {
-    input: &'a Input,
-    targets: &'a Targets,
+#[derive(Clone, Copy)]
+pub(super) struct TargetLoss<'a> {
+    pub(super) input: &'a Input,
+    pub(super) targets: &'a Targets,
     weights: &'a LossWeights,
     options: &'a CrossEntropy,
-    gradient: Option<Scales<'a>>,
+    pub(super) gradient: Option<Scales<'a>>,
     rows: &'a PerRow,
+    /// Which rows of the batch those of the input are, if the batch comes in parts; probabilities are those of the
+    /// part, all else that has a row's number is the batch's.
+    part: Option<&'a [usize]>,
 }
 
-impl TargetLoss<'_> {
-    fn class(&self, row: usize) -> Option<usize> {
+impl<'a> TargetLoss<'a> {
+    pub(super) fn new(
+        input: &'a Input,
+        targets: &'a Targets,
+        weights: &'a LossWeights,
+        options: &'a CrossEntropy,
+        rows: &'a PerRow,
+    ) -> Self {
+        Self { input, targets, weights, options, gradient: None, rows, part: None }
+    }
+
+    /// The same for a part of the batch, with its logits and, if they are probabilities, its targets.
+    pub(super) fn of_part(
+        self,
+        input: &'a Input,
+        targets: &'a Targets,
+        part: &'a [usize],
+    ) -> TargetLoss<'a> {
+        TargetLoss { input, targets, part: Some(part), ..self }
+    }
+
+    /// What the losses of all rows together are divided by.
+    pub(super) fn denominator(&self) -> Result<Denominator, Error> {
+        let valid = (0..self.input.logits.rows()).filter_map(|row| self.weight_in_mean(row));
+        self.options.reducing.denominator(valid)
+    }
+
+    /// The number in the batch.
+    fn number(&self, row: usize) -> usize {
+        self.part.map_or(row, |part| part[row])
+    }
+
+    /// The class of a row, if it has one.
+    pub(super) fn class(&self, row: usize) -> Option<usize> {
         match self.targets {
-            Targets::Classes(classes) => classes[row],
+            Targets::Classes(classes) => classes[self.number(row)],
             Targets::Probabilities(_) => None,
         }
     }
 
     fn row_weight(&self, row: usize) -> f64 {
-        self.weights.rows.as_ref().map_or(1.0, |weights| weights[row])
+        self.weights.rows.as_ref().map_or(1.0, |weights| weights[self.number(row)])
     }
 
     fn class_weight(&self, class: usize) -> f64 {
@@ -105,7 +140,7 @@ impl Job for TargetLoss<'_> {
             return Selection::Nothing;
         }
         match self.targets {
-            Targets::Classes(classes) => classes[row].map_or(Selection::Nothing, Selection::Aside),
+            Targets::Classes(_) => self.class(row).map_or(Selection::Nothing, Selection::Aside),
             Targets::Probabilities(_) => Selection::All,
         }
     }
@@ -136,15 +171,16 @@ impl Job for TargetLoss<'_> {
 
     fn finish(&self, row: usize, summary: Option<&Summary>, _: Logit<'_>) -> Action {
         let Some(summary) = summary else {
-            self.rows.set(row, 0.0);
+            self.rows.set(self.number(row), 0.0);
             return if self.gradient.is_some() { Action::Fill(0.0) } else { Action::Leave };
         };
         let loss = self.coefficients(row);
-        self.rows.set(row, loss.value(summary));
+        self.rows.set(self.number(row), loss.value(summary));
         let Some(scales) = self.gradient else { return Action::Leave };
         let class = self.class(row);
         let q = class.map_or(0.0, |class| self.class_weight(class));
-        let gradient = loss.gradient(summary, q, scales.of_row(row), self.input.temperature);
+        let gradient =
+            loss.gradient(summary, q, scales.of_row(self.number(row)), self.input.temperature);
         Action::slope(summary, gradient, class)
     }
 }

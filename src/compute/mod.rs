@@ -4,6 +4,7 @@ mod cross_entropy;
 mod divergence;
 mod evaluation;
 mod grad_hess;
+mod linear;
 mod probabilities;
 mod reduced;
 mod shards;
@@ -14,6 +15,7 @@ pub use cross_entropy::{LossWeights, Targets, cross_entropy};
 pub use divergence::{Teacher, divergence};
 pub use evaluation::{Evaluation, evaluate};
 pub use grad_hess::{Labels, softmax_grad_hess};
+pub use linear::{Linear, LinearGradients, linear_cross_entropy, linear_products};
 pub use probabilities::{log_softmax, logsumexp, softmax};
 pub use reduced::{Loss, Upstream};
 pub use shards::{

@@ -130,6 +130,16 @@ impl<'py> View<'py> {
         shares.call1((&self.object, &other.object))?.is_truthy()
     }
 
+    /// An error if an output, of that name, shares memory with something that is read.
+    pub(super) fn check_apart(&self, name: &'static str, inputs: &[&Self]) -> PyResult<()> {
+        for input in inputs {
+            if self.overlaps(input)? {
+                return Err(Error::value(name, "no memory in common with an input", "some").into());
+            }
+        }
+        Ok(())
+    }
+
     /// Whether two of its own elements may lie on the same byte.
     pub(super) fn overlaps_itself(&self) -> bool {
         let mut axes: Vec<(usize, usize)> = self
@@ -263,7 +273,16 @@ pub(super) fn repeated(values: &[f64], logits: &View<'_>, axis: usize) -> Matrix
 
 /// Real numbers of any dtype as doubles, in C order.
 pub(super) fn doubles(view: &View<'_>) -> PyResult<Vec<f64>> {
-    doubles_of(&view.object)
+    if kind_of(&view.object.dtype()) == Some(view.array.kind) {
+        return doubles_of(&view.object);
+    }
+    // A tensor of a dtype that NumPy does not know: to it these are integers.
+    let mut array = view.array.clone();
+    array.shape.push(1);
+    array.strides.push(0);
+    let view = View { object: view.object.clone(), array };
+    let matrix = view.matrix(view.array.shape.len() - 1);
+    Ok(error::collect((0..matrix.rows()).map(|row| matrix.get(row, 0)))?)
 }
 
 /// The same of an array that is known to hold them.

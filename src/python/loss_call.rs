@@ -43,8 +43,18 @@ impl<'py> LossCall<'py> {
         options: LossOptions<'py>,
         reducing: ReduceOptions<'py>,
     ) -> PyResult<Self> {
-        let LossOptions(weight, sample_weight, ignore_index, label_smoothing, z_loss) = options;
         let reading = Reading::with_classes("logits", logits, reading)?;
+        Self::of(reading, targets, options, reducing)
+    }
+
+    /// For logits that have been checked.
+    pub(super) fn of(
+        reading: Reading<'py>,
+        targets: &Bound<'py, PyAny>,
+        options: LossOptions<'py>,
+        reducing: ReduceOptions<'py>,
+    ) -> PyResult<Self> {
+        let LossOptions(weight, sample_weight, ignore_index, label_smoothing, z_loss) = options;
         let mut others = Vec::new();
         let mut weights = LossWeights::default();
         if let Some(weight) = weight {

@@ -11,6 +11,7 @@ mod dlpack;
 mod errors;
 mod evaluation;
 mod grad_hess;
+mod linear;
 mod loss_call;
 mod memory;
 mod probabilities;
@@ -33,6 +34,8 @@ mod _core {
     use super::evaluation::evaluate;
     #[pymodule_export]
     use super::grad_hess::softmax_grad_hess;
+    #[pymodule_export]
+    use super::linear::{_linear_products, linear_cross_entropy, linear_cross_entropy_with_grad};
     #[pymodule_export]
     use super::memory::release_memory;
     #[pymodule_export]

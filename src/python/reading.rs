@@ -57,9 +57,17 @@ impl<'py> Reading<'py> {
         logits: &Bound<'py, PyAny>,
         reading: ReadOptions<'py>,
     ) -> PyResult<Self> {
+        Self::of_view(name, View::of(logits, name, Accept::Numbers)?, reading)
+    }
+
+    /// The same of logits that are a view already.
+    pub(super) fn of_view(
+        name: &'static str,
+        logits: View<'py>,
+        reading: ReadOptions<'py>,
+    ) -> PyResult<Self> {
         let ReadOptions(axis, temperature, softcap, valid_classes, class_mask, dtype, threads) =
             reading;
-        let logits = View::of(logits, name, Accept::Numbers)?;
         let axis = logits.axis(name, integer(&axis, "axis")? as isize)?;
         let classes = logits.array.shape[axis];
         let mask = class_mask

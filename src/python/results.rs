@@ -146,26 +146,7 @@ impl<'py> ResultType<'py> {
         logits: &View<'py>,
         inputs: &[&View<'py>],
     ) -> PyResult<View<'py>> {
-        let Ok(array) = out.cast::<PyUntypedArray>() else {
-            return Err(Error::of_type(name, "a NumPy array", out.get_type().name()?).into());
-        };
-        let dtype = array.dtype();
-        if kind_of(&dtype) != Some(self.kind) || dtype.is_native_byteorder() == Some(false) {
-            return Err(Error::of_type(name, format!("dtype {}", self.dtype), dtype).into());
-        }
-        let out = Self::writeable(plain(array.clone(), name)?, self.kind, name)?;
-        if out.array.shape != logits.array.shape {
-            let expected = format!("shape {} like logits", shape(&logits.array.shape));
-            return Err(Error::value(name, expected, shape(&out.array.shape)).into());
-        }
-        if out.overlaps_itself() {
-            return Err(Error::value(
-                name,
-                "memory of its own for each element",
-                "overlapping strides",
-            )
-            .into());
-        }
+        let out = self.like(out, name, logits, "logits")?;
         if !out.is_same_memory(logits) && out.overlaps(logits)? {
             return Err(Error::value(
                 name,
@@ -174,10 +155,33 @@ impl<'py> ResultType<'py> {
             )
             .into());
         }
-        for input in inputs {
-            if out.overlaps(input)? {
-                return Err(Error::value(name, "no memory in common with an input", "some").into());
-            }
+        out.check_apart(name, inputs)?;
+        Ok(out)
+    }
+
+    /// The caller's array, of this dtype and the shape of another argument, each element with memory of its own.
+    pub(super) fn like(
+        &self,
+        out: &Bound<'py, PyAny>,
+        name: &'static str,
+        prototype: &View<'py>,
+        argument: &'static str,
+    ) -> PyResult<View<'py>> {
+        let Ok(array) = out.cast::<PyUntypedArray>() else {
+            return Err(Error::of_type(name, "a NumPy array", out.get_type().name()?).into());
+        };
+        let dtype = array.dtype();
+        if kind_of(&dtype) != Some(self.kind) || dtype.is_native_byteorder() == Some(false) {
+            return Err(Error::of_type(name, format!("dtype {}", self.dtype), dtype).into());
+        }
+        let out = Self::writeable(plain(array.clone(), name)?, self.kind, name)?;
+        if out.array.shape != prototype.array.shape {
+            let expected = format!("shape {} like {argument}", shape(&prototype.array.shape));
+            return Err(Error::value(name, expected, shape(&out.array.shape)).into());
+        }
+        if out.overlaps_itself() {
+            let expected = "memory of its own for each element";
+            return Err(Error::value(name, expected, "overlapping strides").into());
         }
         Ok(out)
     }

@@ -1,13 +1,11 @@
 """A next-token model in NumPy whose loss is softxent's: one hidden layer, the whole vocabulary.
 
-    x      = the embeddings of the C previous tokens, side by side      (N, C * D)
-    h      = tanh([x, 1] @ hidden)                                      (N, H)
-    logits = [h, 1] @ head.T                                            (N, V)
-    loss, d logits = cross_entropy_with_grad(logits, targets, out=logits)
+    x = the embeddings of the C previous tokens, side by side      (N, C * D)
+    h = tanh([x, 1] @ hidden)                                      (N, H)
+    loss, (d h, d head) = linear_cross_entropy_with_grad([h, 1], head, targets)
 
-Knows token ids, not text or screens. The one idea: the logits are the only array of size N x V.
-The loss turns them into their gradient where they stand, and the biases are the weights of a
-column of ones, so that no pass over N x V is spent on them either.
+Knows token ids, not text or screens. The one idea: there is no array of size N x V. The loss goes
+from h and the head, (V, H), to its gradients; the biases are the weights of a column of ones.
 
 Every matrix learns by AdaGrad with one step size per row instead of one per element. A row is a
 token, in the embeddings and in the head. It costs three passes over the head where Adam needs ten,
@@ -78,21 +76,30 @@ class NextTokenModel:
         """The number of weights."""
         return sum(rows.value.size for rows in (self.embeddings, self.hidden, self.head))
 
-    def logits(self, contexts: Ids, out: Floats | None = None) -> Floats:
+    def logits(self, contexts: Ids) -> Floats:
         """(N, C) previous tokens -> (N, V) logits."""
-        return self._head(self._hidden(self._inputs(contexts)), out)
+        logits: Floats = self._hidden(self._inputs(contexts)) @ self.head.value.T
+        return logits
 
-    def learn(self, contexts: Ids, targets: Ids, logits: Floats, rate: float) -> float:
-        """One step of descent on N contexts; `logits` (N, V) is scratch. The loss before it."""
+    def loss(self, contexts: Ids, targets: Ids) -> float:
+        """The sum of the losses of N contexts."""
+        hidden = self._hidden(self._inputs(contexts))
+        return float(
+            softxent.linear_cross_entropy(hidden, self.head.value, targets, reduction="sum")
+        )
+
+    def learn(self, contexts: Ids, targets: Ids, rate: float) -> float:
+        """One step of descent on N contexts. The loss before it."""
         inputs = self._inputs(contexts)
         hidden = self._hidden(inputs)
-        self._head(hidden, logits)
+        into = np.empty_like(hidden), self.head_gradient, None
 
-        loss, d_logits = softxent.cross_entropy_with_grad(logits, targets, out=logits)
+        loss, _ = softxent.linear_cross_entropy_with_grad(
+            hidden, self.head.value, targets, out=into
+        )
 
-        d_hidden = (d_logits @ self.head.value)[:, :-1] * (1 - np.square(hidden[:, :-1]))
+        d_hidden = into[0][:, :-1] * (1 - np.square(hidden[:, :-1]))
         d_inputs = d_hidden @ self.hidden.value[:-1].T
-        np.matmul(d_logits.T, hidden, out=self.head_gradient)
 
         self.head.descend(self.head_gradient, rate)
         self.hidden.descend(inputs.T @ d_hidden, rate)
@@ -106,9 +113,6 @@ class NextTokenModel:
     def _hidden(self, inputs: Floats) -> Floats:
         return _with_ones(np.tanh(inputs @ self.hidden.value))
 
-    def _head(self, hidden: Floats, out: Floats | None) -> Floats:
-        return np.matmul(hidden, self.head.value.T, out=out)
-
 
 def unigram_log_probabilities(part: Part, classes: int) -> NDArray[np.float64]:
     """(V,) log of each token's share of the text, every token counted once more than it occurs."""
@@ -121,11 +125,10 @@ def train(
     model: NextTokenModel, part: Part, steps: int, random: np.random.Generator
 ) -> Iterator[float]:
     """Take steps on random batches of a text; yields the loss of each batch, before its step."""
-    logits = np.empty((BATCH, len(model.head.value)), np.float32)
     for step in range(steps):
         positions = random.choice(part.positions, BATCH)
         rate = RATE * max(1 - step / steps, 0.05)
-        yield model.learn(part.contexts(positions), part.ids[positions], logits, rate)
+        yield model.learn(part.contexts(positions), part.ids[positions], rate)
 
 
 def evaluated_positions(part: Part) -> NDArray[np.int64]:
@@ -137,13 +140,7 @@ def evaluated_positions(part: Part) -> NDArray[np.int64]:
 def evaluate(model: NextTokenModel, part: Part) -> float:
     """The mean loss, in nats per token, on a text that the model has not seen."""
     positions = evaluated_positions(part)
-    logits = np.empty((BATCH, len(model.head.value)), np.float32)
-    total = 0.0
-    for start in range(0, len(positions), BATCH):
-        batch = positions[start : start + BATCH]
-        scores = model.logits(part.contexts(batch), out=logits[: len(batch)])
-        total += float(softxent.cross_entropy(scores, part.ids[batch], reduction="sum"))
-    return total / len(positions)
+    return model.loss(part.contexts(positions), part.ids[positions]) / len(positions)
 
 
 def evaluate_unigram(unigram: NDArray[np.float64], part: Part) -> float:

@@ -23,6 +23,7 @@ from rich.table import Table
 
 import softxent
 from softxent.demo.corpus import CONTEXT, UNKNOWN, VOCABULARY, Corpus, Part, open_corpus
+from softxent.demo.head_step import TOKENS, measure
 from softxent.demo.language_model import (
     BATCH,
     EMBEDDING,
@@ -84,6 +85,7 @@ def run(corpus_path: Path | None, steps: int, seed: int, plot: Path | None) -> i
     _print_perplexities(console, corpus, nats)
     _print_guesses(console, corpus, model)
     _print_comparison(console, corpus.training, model)
+    _print_head_steps(console, model)
     return status
 
 
@@ -206,6 +208,19 @@ def _print_comparison(console: Console, part: Part, model: NextTokenModel) -> No
         f"largest difference: loss {result.loss_difference:.1e}, "
         f"gradient {result.gradient_difference:.1e} (its largest: {result.gradient_size:.1e})"
     )
+
+
+def _print_head_steps(console: Console, model: NextTokenModel) -> None:
+    """What a step of the head costs with logits and without."""
+    classes, width = model.head.value.shape
+    _print_heading(console, f"A step of the head, {TOKENS:,} x {width} -> {classes:,}")
+    table = Table("", "tokens/s", "memory beside weights and gradients", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, cost in measure(width, classes).items():
+        memory = "unknown" if cost.extra_bytes is None else f"{cost.extra_bytes / 2**20:,.0f} MiB"
+        table.add_row(name, f"{TOKENS / cost.seconds:,.0f}", memory)
+    console.print(table)
 
 
 def _loss_and_perplexity(losses: list[float], decimals: int = 6) -> str:

@@ -15,6 +15,7 @@ The rooms, ground floor first; each opens with its formulas:
     reduction       from the losses of rows to the loss, and back
     probabilities   softmax, log_softmax, logsumexp, token_logprobs
     loss            cross_entropy, cross_entropy_with_grad, softmax_grad_hess
+    linear          linear_cross_entropy, linear_cross_entropy_with_grad
     evaluation      evaluate, Evaluator
     shards          partial_cross_entropy, merge_partials, finish_cross_entropy, shard_grad
     distributions   two distributions in decimals: how far apart, and which way is nearer
@@ -34,6 +35,7 @@ from softxent.reference.divergence import (
     kl_divergence_with_grad,
 )
 from softxent.reference.evaluation import Evaluator, evaluate
+from softxent.reference.linear import linear_cross_entropy, linear_cross_entropy_with_grad
 from softxent.reference.loss import cross_entropy, cross_entropy_with_grad, softmax_grad_hess
 from softxent.reference.probabilities import log_softmax, logsumexp, softmax, token_logprobs
 from softxent.reference.shards import (
@@ -53,6 +55,8 @@ __all__ = [
     "js_divergence_with_grad",
     "kl_divergence",
     "kl_divergence_with_grad",
+    "linear_cross_entropy",
+    "linear_cross_entropy_with_grad",
     "log_softmax",
     "logsumexp",
     "merge_partials",

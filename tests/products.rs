@@ -1,0 +1,211 @@
+//! Products of matrices: right on every level, and the same bits wherever blocks are cut.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use softxent::batch::{Array, Matrix};
+use softxent::element::{Element, Kind, Stored};
+use softxent::product::{Factor, Right, Sheet, Strip, To, pieces};
+use softxent::simd::{Level, Number};
+use std::ops::Range;
+
+/// A matrix of a dtype, and the vector that holds it.
+fn matrix<E: Element>(rows: usize, columns: usize, seed: u64) -> (Vec<E>, Matrix) {
+    let mut state = seed;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Multiples of 1/64 within +-1: every dtype holds them.
+        E::from_f64(((state >> 33) % 129) as f64 / 64.0 - 1.0)
+    };
+    let values: Vec<E> = (0..rows * columns).map(|_| next()).collect();
+    let view = view(&values, rows, columns);
+    (values, view)
+}
+
+fn view<E: Stored>(values: &[E], rows: usize, columns: usize) -> Matrix {
+    let size = size_of::<E>().cast_signed();
+    let array = Array {
+        data: values.as_ptr().cast_mut().cast(),
+        kind: E::KIND,
+        swapped: false,
+        shape: vec![rows, columns],
+        strides: vec![columns.cast_signed() * size, size],
+    };
+    // SAFETY: the vector has that many elements, and every test keeps it beside the view.
+    unsafe { Matrix::new(&array, 1) }
+}
+
+/// How a right operand is read.
+#[derive(Clone, Copy, PartialEq)]
+enum Reading {
+    /// (N, K), where it lies.
+    InRows,
+    /// (N, K), packed.
+    Turned,
+    /// (K, N), packed.
+    Packed,
+}
+
+/// What is multiplied with what: `[n, m] = sum over k of right[n, k] * left[k, m]`.
+struct Operands<'a> {
+    /// (K, M), or if `turned` (M, K).
+    left: &'a Matrix,
+    turned: bool,
+    right: &'a Matrix,
+    reading: Reading,
+}
+
+/// The product, in blocks of so many rows and columns, by the loops of a level.
+fn product<T: Factor>(
+    level: Level,
+    operands: &Operands<'_>,
+    (n, m, k): (usize, usize, usize),
+    block: (usize, usize),
+) -> Vec<f64> {
+    let kernels = T::kernels(level);
+    let strip = Strip::<T>::new(level, m.max(k).max(n), [operands.left, operands.right]).unwrap();
+    let sheet = Sheet::new::<T>(n, m).unwrap();
+    let to = sheet.rows(n);
+    let cut = |length: usize, block: usize| -> Vec<Range<usize>> {
+        (0..length).step_by(block).map(|start| start..(start + block).min(length)).collect()
+    };
+    for columns in cut(m, block.1) {
+        for rows in cut(n, block.0) {
+            for piece in pieces::<T>(0..k) {
+                let depth = piece.len();
+                let mut left = vec![T::UNIT; kernels.room(columns.len(), depth)];
+                if operands.turned {
+                    kernels.turn_left(&strip, (operands.left, &columns, &piece), &mut left);
+                } else {
+                    let from = (operands.left, &piece, &columns);
+                    kernels.pack_left(&strip, from, &|_| false, &mut left);
+                }
+                let mut packed = vec![T::UNIT; kernels.room_right(rows.len(), depth)];
+                let right = match operands.reading {
+                    Reading::InRows => Right::Rows(operands.right, rows.start, piece.start),
+                    Reading::Turned => {
+                        kernels.turn_right(&strip, (operands.right, &rows, &piece), &mut packed);
+                        Right::Packed(&packed)
+                    }
+                    Reading::Packed => {
+                        kernels.pack_right(&strip, (operands.right, &piece, &rows), &mut packed);
+                        Right::Packed(&packed)
+                    }
+                };
+                let to = To { matrix: &to, rows: rows.clone(), columns: columns.clone() };
+                kernels.multiply(depth, &left, right, to, piece.start > 0);
+            }
+        }
+    }
+    (0..n * m).map(|i| to.get(i / m, i % m)).collect()
+}
+
+const SIZES: [(usize, usize, usize); 7] = [
+    (1, 1, 1),
+    (1, 70, 3),
+    (7, 16, 17),
+    (13, 65, 40),
+    (6, 64, 512),
+    (20, 33, 1100),
+    (25, 130, 700),
+];
+
+/// On every level, of every way of packing, beside the sum in doubles.
+fn products_are_right<T: Factor, L: Element, R: Element>(tolerance: f64) {
+    for (n, m, k) in SIZES {
+        for (turned, reading) in [
+            (false, Reading::InRows),
+            (true, Reading::InRows),
+            (false, Reading::Turned),
+            (true, Reading::Packed),
+        ] {
+            let packed = reading == Reading::Packed;
+            let (left, of_left) = if turned { matrix::<L>(m, k, 1) } else { matrix::<L>(k, m, 1) };
+            let (right, of_right) =
+                if packed { matrix::<R>(k, n, 2) } else { matrix::<R>(n, k, 2) };
+            let operands = Operands { left: &of_left, turned, right: &of_right, reading };
+            let at = |j: usize, i: usize, t: usize| {
+                let a = left[if turned { i * k + t } else { t * m + i }].widen().to_f64();
+                let b = right[if packed { t * n + j } else { j * k + t }].widen().to_f64();
+                a * b
+            };
+            for level in Level::available() {
+                let got = product::<T>(level, &operands, (n, m, k), (n, m));
+                for (i, got) in got.iter().enumerate() {
+                    let expected: f64 = (0..k).map(|t| at(i / m, i % m, t)).sum();
+                    let error = (got - expected).abs();
+                    assert!(error <= tolerance, "{level:?} {n} x {m} x {k} at {i}: {error}");
+                }
+                let cut = product::<T>(level, &operands, (n, m, k), (5, 48));
+                assert_eq!(got, cut, "blocks change bits on {level:?}");
+            }
+            drop((left, right));
+        }
+    }
+}
+
+#[test]
+fn products_of_singles_are_right_and_the_same_however_they_are_cut() {
+    products_are_right::<f32, f32, f32>(1e-4);
+}
+
+#[test]
+fn products_of_doubles_are_right_and_the_same_however_they_are_cut() {
+    products_are_right::<f64, f64, f64>(1e-13);
+}
+
+#[test]
+fn sixteen_bits_are_widened_on_the_way() {
+    // Products of multiples of 1/64 within +-1 are multiples of 1/4096 within 1: their sums are exact in singles.
+    use half::{bf16, f16};
+    let (_, of_right) = matrix::<f32>(9, 300, 2);
+    let size = (9, 70, 300);
+    for turned in [false, true] {
+        let (rows, columns) = if turned { (70, 300) } else { (300, 70) };
+        let (_single, single) = matrix::<f32>(rows, columns, 1);
+        let (_half, half) = matrix::<f16>(rows, columns, 1);
+        let (_brain, brain) = matrix::<bf16>(rows, columns, 1);
+        for level in Level::available() {
+            let of = |left: &Matrix| {
+                let operands =
+                    Operands { left, turned, right: &of_right, reading: Reading::InRows };
+                product::<f32>(level, &operands, size, (9, 70))
+            };
+            assert_eq!(of(&half), of(&single));
+            assert_eq!(of(&brain), of(&single));
+        }
+    }
+}
+
+#[test]
+fn levels_with_a_fused_multiply_add_give_the_same_bits() {
+    let (_left, of_left) = matrix::<f32>(700, 130, 1);
+    let (_right, of_right) = matrix::<f32>(25, 700, 2);
+    let operands =
+        Operands { left: &of_left, turned: false, right: &of_right, reading: Reading::InRows };
+    let fused = Level::available().into_iter().filter(|level| level.name() != "portable");
+    let all: Vec<Vec<f64>> =
+        fused.map(|level| product::<f32>(level, &operands, (25, 130, 700), (25, 130))).collect();
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn pieces_are_of_one_length_and_short() {
+    for depth in [0, 1, 511, 512, 513, 768, 1024, 2047, 4097] {
+        let all: Vec<Range<usize>> = pieces::<f32>(7..7 + depth).collect();
+        assert_eq!(all.iter().map(Range::len).sum::<usize>(), depth);
+        assert!(all.iter().all(|piece| piece.len() <= 512));
+        assert!(all.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert!(all.iter().rev().skip(1).all(|piece| piece.len() == all[0].len()));
+    }
+    assert_eq!(pieces::<f64>(0..768).count(), 3);
+}
+
+#[test]
+fn rows_of_a_sheet_begin_on_lines_and_never_on_the_same_place_of_a_page() {
+    for columns in [1, 16, 1000, 1024, 50_257, 131_072] {
+        let stride = Sheet::stride::<f32>(columns);
+        assert!(stride >= columns * 4 && stride % 64 == 0 && stride % 4096 != 0);
+    }
+    assert_eq!(Sheet::new::<f64>(3, 5).unwrap().rows(2).kind(), Kind::F64);
+}
