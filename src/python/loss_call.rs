@@ -72,6 +72,11 @@ impl<'py> LossCall<'py> {
         let input = reading.input();
         Ok(Self { reading, input, others, targets, weights, options, reduced })
     }
+
+    /// Everything that was read but the logits.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &View<'py>> {
+        self.others.iter().chain(self.reading.inputs()).chain(&self.reduced.offsets)
+    }
 }
 
 /// Class ids, checked and copied, or probabilities, to be read where they lie: the dtype decides.

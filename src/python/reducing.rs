@@ -23,7 +23,8 @@ pub(super) struct Reduced<'py> {
     pub(super) reducing: Reducing,
     rows_shape: Vec<usize>,
     result_type: ResultType<'py>,
-    offsets: Option<View<'py>>,
+    /// What was read.
+    pub(super) offsets: Option<View<'py>>,
 }
 
 impl<'py> Reduced<'py> {
@@ -99,7 +100,7 @@ impl<'py> Reduced<'py> {
     }
 
     /// The gradient that comes from above: for every row, or one for all.
-    fn upstream(&self, given: Option<&View<'_>>) -> PyResult<Upstream> {
+    pub(super) fn upstream(&self, given: Option<&View<'_>>) -> PyResult<Upstream> {
         let Some(view) = given else { return Ok(Upstream::Scalar(1.0)) };
         let values = doubles(view)?;
         let per_row = self.reducing.reduction == Reduction::None;
