@@ -63,6 +63,7 @@ test-peers: .venv-peers/built ## Compare values and gradients with torch and JAX
 .PHONY: bench
 bench: .venv-peers/built ## Measure against the machine's limits and the peers
 	$(PEERS)/python -m benches.ratios --peers numpy torch --record
+	$(PEERS)/python -m benches.linear --peers numpy torch "torch chunked" --record
 	$(PEERS)/python -m pytest -q benches/bench_functions.py --benchmark-group-by=group
 
 .PHONY: test-aarch64
