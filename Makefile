@@ -81,6 +81,7 @@ bench: .venv-peers/built ## Measure against the targets, the machine's limits an
 	$(PEERS)/python -m benches.ratios --record
 	$(PEERS)/python -m benches.readme
 	$(PEERS)/python -m benches.growth --record
+	$(PEERS)/python -m benches.linear --peers numpy torch "torch chunked" --record
 	$(PEERS)/python -m pytest -q benches/bench_functions.py --benchmark-group-by=group
 
 .PHONY: test-aarch64

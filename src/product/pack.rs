@@ -195,6 +195,7 @@ impl<T: Factor> Kernel for Bands<'_, T> {
         match self.width {
             4 => self.copy::<4>(),
             6 => self.copy::<6>(),
+            8 => self.copy::<8>(),
             16 => self.copy::<16>(),
             32 => self.copy::<32>(),
             64 => self.copy::<64>(),

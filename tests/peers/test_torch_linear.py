@@ -74,7 +74,7 @@ def test_loss_and_gradients_are_torchs(
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_gradients_are_as_exact_as_torchs(chunked: bool) -> None:
+def test_gradients_are_no_less_exact_than_torchs(chunked: bool) -> None:
     size = (700, 256, 3000)
     arrays = operands("float32", size=size)
     targets = random_targets(size[:1], size[2])
@@ -95,8 +95,7 @@ def test_gradients_are_as_exact_as_torchs(chunked: bool) -> None:
         return float(np.sqrt(np.mean(np.square(np.asarray(grad, np.float64) - exact))))
 
     for got, their, wanted in zip(found, theirs, exact, strict=True):
-        # The order of the additions makes a difference of chance.
-        assert error(got, wanted) <= 1.25 * error(their, wanted)
+        assert error(got, wanted) <= error(their, wanted)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
