@@ -205,7 +205,7 @@ fn pieces_are_of_one_length_and_short() {
 fn rows_of_a_sheet_begin_on_lines_and_never_on_the_same_place_of_a_page() {
     for columns in [1, 16, 1000, 1024, 50_257, 131_072] {
         let stride = Sheet::stride::<f32>(columns);
-        assert!(stride >= columns * 4 && stride % 64 == 0 && stride % 4096 != 0);
+        assert!(stride >= columns * 4 && stride.is_multiple_of(64) && !stride.is_multiple_of(4096));
     }
     assert_eq!(Sheet::new::<f64>(3, 5).unwrap().rows(2).kind(), Kind::F64);
 }

@@ -238,9 +238,35 @@ def test_every_option_means_what_it_means_in_the_reference(data: Any) -> None:
     for got, wanted in zip(found, expected, strict=True):
         assert (got is None) == (wanted is None)
         if got is not None:
-            compare(
-                got, wanted, dtype, np.abs(np.nan_to_num(wanted, posinf=0, neginf=0)).max(initial=0)
-            )
+            compare(got, wanted, dtype, finite_size(wanted))
+
+
+@settings(drawn, max_examples=60)
+@given(st.data())
+def test_the_cuts_between_chunks_leave_no_trace(data: Any) -> None:
+    """Rows that count on both sides of a whole number of chunks, whatever is ignored between them."""
+    counting = data.draw(st.sampled_from([1, 1023, 1024, 1025, 2048, 2049]))
+    ignored = data.draw(st.sampled_from([0, 1, 700]))
+    rows, classes = counting + ignored, data.draw(st.integers(1, 30))
+    dtype = data.draw(st.sampled_from(DTYPES))
+    layer = layer_of(rows, data.draw(st.integers(1, 4)), classes, dtype)
+    targets: Any = np.random.default_rng(1).integers(classes, size=rows)
+    options = data.draw(options_of((rows,), classes))
+    if data.draw(st.booleans()):
+        targets = np.random.default_rng(2).random((rows, classes)).round(2)
+    elif ignored:
+        targets[np.random.default_rng(3).permutation(rows)[:ignored]] = -100
+    layer = layer._replace(targets=targets)
+    expected_loss, expected = written_out(layer, **options)
+    with thresholds(*data.draw(st.sampled_from([(None, None, None), (0, None, None)]))):
+        loss, found = sx.linear_cross_entropy_with_grad(*layer, threads=3, **options)
+    compare(loss, expected_loss, loss_dtype(dtype), finite_size(expected_loss))
+    for got, wanted in zip(found, expected, strict=True):
+        compare(got, wanted, dtype, finite_size(wanted))
+
+
+def finite_size(values: Any) -> float:
+    return float(np.abs(np.nan_to_num(values, posinf=0, neginf=0)).max(initial=0))
 
 
 def without_grad(options: dict[str, Any]) -> dict[str, Any]:

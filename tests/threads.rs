@@ -1,7 +1,8 @@
 //! Tasks to threads: each runs once, and neither a panic, an interrupt nor a busy pool does any harm.
 
 use softxent::error::Error;
-use softxent::threads::run;
+use softxent::threads::{Lines, run};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -48,4 +49,28 @@ fn a_small_call_does_not_wait_for_a_pool_that_is_busy() {
         run(8, 2, &|_| (), &mut || false).unwrap();
         assert!(start.elapsed() < Duration::from_millis(250));
     });
+}
+
+#[test]
+fn the_parts_of_a_line_are_done_in_their_order_whoever_does_them() {
+    let (lines, parts) = (3, 200);
+    for threads in [1, 2, 7] {
+        let order = Lines::new(lines);
+        let done: Vec<Mutex<Vec<usize>>> = (0..lines).map(|_| Mutex::default()).collect();
+        let work = |task: usize| {
+            let (part, line) = (task / lines, task % lines);
+            order.in_turn(line, part, || done[line].lock().unwrap().push(part));
+        };
+        run(lines * parts, threads, &work, &mut || false).unwrap();
+        for line in done {
+            assert!(line.into_inner().unwrap().into_iter().eq(0..parts));
+        }
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_part_that_panicked() {
+    let order = Lines::new(1);
+    let work = |part: usize| order.in_turn(0, part, || assert!(part != 5, "five"));
+    assert_eq!(run(100, 4, &work, &mut || false), Err(Error::Panic(String::from("five"))));
 }

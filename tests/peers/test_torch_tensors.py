@@ -41,6 +41,22 @@ def test_a_tensor_gives_the_bits_of_its_array(dtype: str, view: Any) -> None:
     assert grad.dtype == array.dtype
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors_of_weights_are_numbers_of_their_dtype(dtype: str) -> None:
+    """NumPy has no bfloat16: the bits of such weights were once taken for integers."""
+    logits, targets = random_logits((6, 9)), random_targets((6,), 9)
+    for name, length in (("weight", 9), ("sample_weight", 6)):
+        weights = (np.arange(length) / 4 + 0.5).astype(DTYPES[dtype])
+        as_array: dict[str, Any] = {name: weights}
+        as_tensor: dict[str, Any] = {name: tensor(weights)}
+        loss = sx.cross_entropy(logits, targets, **as_tensor)
+        assert loss == sx.cross_entropy(logits, targets, **as_array)
+    upstream = np.array(0.5, DTYPES[dtype])
+    _, halves = sx.cross_entropy_with_grad(logits, targets, grad_output=tensor(upstream))
+    _, grad = sx.cross_entropy_with_grad(logits, targets)
+    np.testing.assert_array_equal(halves, grad / 2)
+
+
 def test_a_transposed_tensor() -> None:
     logits = random_logits((7, 30))
     np.testing.assert_array_equal(sx.softmax(torch.from_numpy(logits).T, 0), sx.softmax(logits).T)

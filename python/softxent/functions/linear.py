@@ -167,8 +167,9 @@ def linear_cross_entropy_with_grad(
     -------
     tuple
         The loss, and the gradients as `LinearGrads`, each in the dtype of its operand (float64 for
-        integers). Each is a sum of products with one rounding each, in the precision of the products;
-        the gradient of the bias is summed in doubles. For 16-bit operands the sum over all chunks is
+        integers). Each is a sum of products with one rounding each, in the precision of the products,
+        to which a row's target, as a rule by far the largest term, is added last; the gradient of the
+        bias is summed in doubles. For 16-bit operands the sum over all chunks is
         kept apart and rounded once. Masked classes get 0 in the gradients of weight and bias, rows that
         do not count in that of `hidden`; with a class mask that differs from row to row a masked weight
         that is not finite spoils the gradient of `hidden`.
