@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benches import records
 from benches.libraries import OURS, PEERS
 from benches.measured import LIMIT, STATISTICS, Measured, What, bandwidth, times
 from benches.operations import OPERATIONS
 from benches.targets import FAMILY
 
 README = Path(__file__).parent.parent / "README.md"
-RECORD = Path(__file__).with_name("record")
 SETTING = "peers"
 
 # What a reader wants to know first, and how it is called. What takes the peers too much memory beside
@@ -99,18 +99,8 @@ def table(measured: Iterable[Measured]) -> str:
     )
 
 
-def newest() -> Path:
-    """The last run that had targets. The names of the files are their dates."""
-    runs = [
-        file for file in RECORD.glob("*/*.json") if '"targets"' in file.read_text(encoding="utf-8")
-    ]
-    if not runs:
-        raise SystemExit(f"{RECORD}: no record yet, python -m benches.ratios --record makes one")
-    return max(runs, key=lambda file: file.name)
-
-
 def main(arguments: Sequence[str]) -> None:
-    record = Path(*arguments) if arguments else newest()
+    record = Path(*arguments) if arguments else records.newest()
     content = json.loads(record.read_text(encoding="utf-8"))
     page = README.read_text(encoding="utf-8")
     made = table(Measured.from_json(row) for row in content["measured"])
