@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
         "build": runtime["profile"],
         "threads": f"{options.threads}, of everyone that has more than one",
         "taken by other processes": str(neighbours),
-        "beyond cache": f"{size.rows} x {size.columns}, {4 * size.rows * size.columns / MIB:.0f} MiB",
+        "beyond cache": beyond(size),
         "caches": f"L2 {cache(2) / MIB:.3g} MiB, the largest {largest_cache() / MIB:.0f} MiB",
         "waking the limits' threads": f"{thread_start(limits) * 1e6:.0f} µs, within the limits",
         "peak memory": f"{peak_memory() / 2**30:.1f} GiB",
@@ -90,6 +90,13 @@ def measure(
             for row, timer, repeats in work:
                 row.seconds.append(timer(repeats))
         return [row for row, _, _ in work], scene.left_out
+
+
+def beyond(size: Size) -> str:
+    """The arrays that no cache is meant to hold, and whether that is so."""
+    size_in_bytes = 4 * size.rows * size.columns
+    fits = ": NOT BEYOND, for a cache holds half of it" if size_in_bytes < 2 * size.l3 else ""
+    return f"{size.rows} x {size.columns}, {size_in_bytes / MIB:.0f} MiB{fits}"
 
 
 def absent(peers: Sequence[str]) -> list[str]:

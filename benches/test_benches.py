@@ -20,7 +20,7 @@ from benches.batch import DELIVERIES, DTYPES, Batch, function_of, option_of
 from benches.clock import MOST_REPEATS, repeats_for
 from benches.libraries import LIBRARIES, OURS, PEERS, installed
 from benches.limits import Limits
-from benches.machine import STAT, Neighbours
+from benches.machine import STAT, Neighbours, largest_cache
 from benches.measured import Measured, What
 from benches.operations import OPERATIONS, Call
 from benches.other_level import NoSuchLevelError, OtherLevel
@@ -198,6 +198,7 @@ def test_a_run_records_every_target_and_every_operation(recorded: Path) -> None:
     judged = {row["case"]: row for row in content["targets"]}
     assert list(judged) == [target.case for target in TARGETS]
     assert {case for case, row in judged.items() if row["verdict"] == "not measured"} <= of_others
+    assert "NOT BEYOND" in content["beyond cache"] or largest_cache() == 0
     page = recorded.with_suffix(".md").read_text()
     assert all(f"| {case} " in page for case in judged)
     assert all(
