@@ -77,7 +77,7 @@ test-peers: .venv-peers/built ## Compare values and gradients with torch and JAX
 	$(PEERS)/python -m pytest -q tests/peers
 
 .PHONY: bench
-bench: .venv-peers/built ## Measure against the targets, the machine's limits and the peers; records it, makes the README's table
+bench: .venv-peers/built ## Measure against targets, limits and peers: a record, and the README's table (17 GB, a quiet machine)
 	$(PEERS)/python -m benches.ratios --record
 	$(PEERS)/python -m benches.readme
 	$(PEERS)/python -m benches.growth --record

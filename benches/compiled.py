@@ -181,6 +181,10 @@ def onnxruntime_calls(batch: Batch) -> dict[str, Call]:
     x, y, out = batch.logits, batch.targets, batch.out
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = batch.threads, 1
+    # Its arena would keep four times the size of the logits for good, of which the loss uses three.
+    options.enable_cpu_mem_arena = False
+    # Its threads wait for the next call spinning, for 30 ms and more of somebody else's time.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
 
     def session(node: Any, of: Any, result: list[str]) -> Any:
         logits = helper.make_tensor_value_info("logits", kind.FLOAT, ["N", "V"])

@@ -10,7 +10,6 @@ first and on other arrays.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import softxent as sx
 
-from benches import readme
+from benches import records
 from benches.clock import repeats_for, seconds_of
 from benches.limits import Limits
 from benches.machine import Neighbours, cache, largest_cache, machine_name, processor, versions
@@ -80,16 +79,11 @@ def main(arguments: Sequence[str]) -> None:
     page = markdown(facts, points, machine)
     print(page)
     if options.record:
-        folder = readme.RECORD / options.machine
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{now:%Y-%m-%d-%H%M}-growth"
-        content = {
-            **facts,
+        rest = {
             "machine of the model": machine._asdict(),
             "points": [point._asdict() for point in points],
         }
-        file.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-        file.with_suffix(".md").write_text(page)
+        records.write(options.machine, f"{now:%Y-%m-%d-%H%M}-growth", {**facts, **rest}, page)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

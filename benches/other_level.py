@@ -26,6 +26,7 @@ class OtherLevel:
 
     def __init__(self, isa: str, rows: int, columns: int, threads: int) -> None:
         """Start it and have it make a float32 batch."""
+        self._isa = isa
         command = [sys.executable, "-m", __spec__.name, *map(str, (rows, columns, threads))]
         self._process = subprocess.Popen(
             command,
@@ -59,7 +60,7 @@ class OtherLevel:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise EOFError
+            raise EOFError(f"the process of {self._isa} has ended")
         return json.loads(line)
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ the same arrays, and then comes the next round. Each result is checked before an
 import argparse
 import contextlib
 import gc
-import json
 import resource
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from datetime import datetime
 import numpy as np
 import softxent as sx
 
-from benches import readme
+from benches import readme, records
 from benches.clock import seconds_of
 from benches.libraries import LIBRARIES, OURS, PEERS, installed
 from benches.limits import Limits
@@ -42,46 +41,28 @@ def main(arguments: Sequence[str]) -> None:
     size = Size(options.rows, options.columns, cache(2), largest_cache())
     neighbours = Neighbours()
     measured: list[Measured] = []
-    left_out = [
-        f"{peer}: not installed: {', '.join(LIBRARIES[peer].missing)}"
-        for peer in PEERS
-        if not installed(peer)
-    ]
-    left_out += [
-        f"{peer}: not asked for" for peer in PEERS if installed(peer) and peer not in options.peers
-    ]
+    left_out = absent(options.peers)
     for setting in options.settings:
-        what = wanted(setting, options.peers, readme.needed(options.peers))
-        with Scene(SETTINGS[setting](size), limits, runtime["isa"]) as scene:
-            work = scene.work(what)
-            for number in range(options.rounds):
-                print(f"{setting}: round {number + 1} of {options.rounds}", file=sys.stderr)
-                for row, timer, repeats in work:
-                    row.seconds.append(timer(repeats))
-            measured += [row for row, _, _ in work]
-            left_out += [f"{setting}: {reason}" for reason in scene.left_out]
-        del scene, work  # its memory is the next one's
-        gc.collect()  # what torch compiled refers to itself
+        rows, reasons = measure(setting, size, limits, runtime["isa"], options)
+        measured += rows
+        left_out += [f"{setting}: {reason}" for reason in reasons]
+        gc.collect()  # what torch compiled refers to itself, and its memory is the next setting's
         sx.release_memory()
     judged = [judge(target, measured) for target in TARGETS]
 
     now = datetime.now()
+    libraries = (OURS, "numpy", *options.peers)
+    packages = [package for name in libraries for package in LIBRARIES[name].packages]
     facts = {
         "machine": processor(),
         "date": now.isoformat(" ", "minutes"),
         "command": " ".join(["python -m benches.ratios", *arguments]),
-        "versions": versions(
-            dict.fromkeys(
-                package
-                for name in (OURS, "numpy", *options.peers)
-                for package in LIBRARIES[name].packages
-            )
-        ),
+        "versions": versions(dict.fromkeys(packages)),
         "instruction set": runtime["isa"],
         "build": runtime["profile"],
         "threads": f"{options.threads}, of everyone that has more than one",
         "taken by other processes": str(neighbours),
-        "beyond cache": f"{size.rows} x {size.columns}, {4 * size.rows * size.columns / MIB:.0f} MiB",
+        "beyond cache": beyond(size),
         "caches": f"L2 {cache(2) / MIB:.3g} MiB, the largest {largest_cache() / MIB:.0f} MiB",
         "waking the limits' threads": f"{thread_start(limits) * 1e6:.0f} µs, within the limits",
         "peak memory": f"{peak_memory() / 2**30:.1f} GiB",
@@ -90,17 +71,44 @@ def main(arguments: Sequence[str]) -> None:
     page = markdown(facts, judged, measured)
     print(page)
     if options.record:
-        folder = readme.RECORD / options.machine
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{now:%Y-%m-%d-%H%M}"
-        content = {
-            **facts,
+        rest = {
             "targets": [row._asdict() for row in judged],
             "measured": [row.to_json() for row in measured],
         }
-        file.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-        file.with_suffix(".md").write_text(page)
-        print(f"recorded in {file.with_suffix('.json')}", file=sys.stderr)
+        records.write(options.machine, f"{now:%Y-%m-%d-%H%M}", {**facts, **rest}, page)
+
+
+def measure(
+    setting: str, size: Size, limits: Limits, isa: str, options: argparse.Namespace
+) -> tuple[list[Measured], list[str]]:
+    """Everything that a setting has, and why not more."""
+    what = wanted(setting, options.peers, readme.needed(options.peers))
+    with Scene(SETTINGS[setting](size), limits, isa) as scene:
+        work = scene.work(what)
+        for number in range(options.rounds):
+            print(f"{setting}: round {number + 1} of {options.rounds}", file=sys.stderr)
+            for row, timer, repeats in work:
+                row.seconds.append(timer(repeats))
+        return [row for row, _, _ in work], scene.left_out
+
+
+def beyond(size: Size) -> str:
+    """The arrays that no cache is meant to hold, and whether that is so."""
+    size_in_bytes = 4 * size.rows * size.columns
+    fits = ": NOT BEYOND, for a cache holds half of it" if size_in_bytes < 2 * size.l3 else ""
+    return f"{size.rows} x {size.columns}, {size_in_bytes / MIB:.0f} MiB{fits}"
+
+
+def absent(peers: Sequence[str]) -> list[str]:
+    """The peers that do not take part, and why."""
+    reasons = {
+        peer: f"not installed: {', '.join(LIBRARIES[peer].missing)}"
+        if LIBRARIES[peer].missing
+        else "not asked for"
+        for peer in PEERS
+        if peer not in peers
+    }
+    return [f"{peer}: {reason}" for peer, reason in reasons.items()]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -116,7 +124,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=PEERS, help="default: all that are installed")
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument(
-        "--record", action="store_true", help=f"write to benches/{readme.RECORD.name}/"
+        "--record", action="store_true", help=f"write to benches/{records.RECORD.name}/"
     )
     parser.add_argument("--machine", default=machine_name(), help="the folder of the record")
     options = parser.parse_args(arguments)

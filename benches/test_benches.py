@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pytest
 import softxent as sx
 
-from benches import libraries, linear, ratios, readme, targets
+from benches import libraries, linear, ratios, readme, records, targets
 from benches.batch import DELIVERIES, DTYPES, Batch, function_of, option_of
 from benches.clock import MOST_REPEATS, repeats_for
 from benches.libraries import LIBRARIES, OURS, PEERS, installed
 from benches.limits import Limits
-from benches.machine import STAT, Neighbours
+from benches.machine import STAT, Neighbours, largest_cache
 from benches.measured import Measured, What
 from benches.operations import OPERATIONS, Call
 from benches.other_level import NoSuchLevelError, OtherLevel
@@ -180,7 +180,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the limits need a C compiler named cc")
     folder = tmp_path_factory.mktemp("record")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readme, "RECORD", folder)
+        patch.setattr(records, "RECORD", folder)
         ratios.main([*SMALL, "--peers", "numpy", "--record", "--machine", "here"])
     (file,) = (folder / "here").glob("*.json")
     return file
@@ -198,6 +198,7 @@ def test_a_run_records_every_target_and_every_operation(recorded: Path) -> None:
     judged = {row["case"]: row for row in content["targets"]}
     assert list(judged) == [target.case for target in TARGETS]
     assert {case for case, row in judged.items() if row["verdict"] == "not measured"} <= of_others
+    assert "NOT BEYOND" in content["beyond cache"] or largest_cache() == 0
     page = recorded.with_suffix(".md").read_text()
     assert all(f"| {case} " in page for case in judged)
     assert all(
@@ -227,7 +228,7 @@ def test_the_readmes_table_is_made_of_a_record(
     )
     assert {line.count("|") for line in new[0].splitlines()} == {len(readme.HEADER) + 1}
     # It can be made again of the next record.
-    monkeypatch.setattr(readme, "RECORD", recorded.parent.parent)
+    monkeypatch.setattr(records, "RECORD", recorded.parent.parent)
     readme.main([])
     assert copy.read_text(encoding="utf-8") == after
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benches import growth, readme
+from benches import growth, records
 from benches.model import PARALLEL, Machine, exponent
 
 
@@ -16,7 +16,7 @@ def test_growth_is_recorded_for_each_size_and_number_of_threads(
 ) -> None:
     if shutil.which("cc") is None:
         pytest.skip("the limits need a C compiler named cc")
-    monkeypatch.setattr(readme, "RECORD", tmp_path)
+    monkeypatch.setattr(records, "RECORD", tmp_path)
     size = ["--largest", "7", "--real", "5", "--calibrate", "1000", "--rounds", "2"]
     growth.main([*size, "--record", "--machine", "here"])
     (file,) = (tmp_path / "here").glob("*-growth.json")
