@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often the caller asks whether to stop.
-const POLL: Duration = Duration::from_millis(50);
+/// How often the caller asks whether to stop. A run that is shorter does not ask: who has many of them asks between them.
+pub const POLL: Duration = Duration::from_millis(50);
 
 /// The most threads that a call gets.
 pub const MOST: usize = 1 << LARGEST_POOL;

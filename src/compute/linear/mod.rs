@@ -33,8 +33,10 @@ use crate::error::{self, Error};
 use crate::loss::CrossEntropy;
 use crate::product::Factor;
 use crate::sweep::{Input, Job, Run, Selection, sweep};
+use crate::threads::POLL;
 use chunk::Desk;
 use gradients::Gradients;
+use std::time::Instant;
 
 /// The most bytes of a chunk, if that is more than one row.
 const CHUNK_BYTES: usize = 192 << 20;
@@ -142,9 +144,12 @@ fn by_chunks_of<T: Factor>(
     let gradients = Gradients::new::<T>(gradients, input.window.end)?;
     let mut desk = Desk::<T>::new(&run, linear, input, most, &gradients)?;
     desk.open(&mut run, &counting)?;
+    let mut patience = Patience::new();
     for (number, part) in counting.chunks(most.max(1)).enumerate() {
+        patience.ask(&mut run)?;
         let chunk = desk.lay_out(part)?;
         desk.logits(&mut run, part.len())?;
+        patience.ask(&mut run)?;
         let mut apart = Vec::new();
         if let Some(loss) = loss {
             let targets = match loss.targets {
@@ -157,7 +162,27 @@ fn by_chunks_of<T: Factor>(
                 apart = desk.set_apart(&chunk, |row| job.class(row));
             }
         }
+        patience.ask(&mut run)?;
         desk.gradients(&mut run, part, &apart, number == 0)?;
     }
     desk.close(&mut run, &counting)
+}
+
+/// Asks the caller now and then whether to stop, however short the runs in between are.
+struct Patience {
+    asked: Instant,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { asked: Instant::now() }
+    }
+
+    fn ask(&mut self, run: &mut Run<'_>) -> Result<(), Error> {
+        if self.asked.elapsed() < POLL {
+            return Ok(());
+        }
+        self.asked = Instant::now();
+        if (run.interrupted)() { Err(Error::Interrupted) } else { Ok(()) }
+    }
 }
