@@ -24,9 +24,9 @@ from softxent import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# With the boosters that its page trains, `tests/peers/test_boosters.py` runs that one.
+# With the boosters, and the torch, that their pages use, tests in `tests/peers` run these.
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-RUN_ELSEWHERE = {"boosting.md"}
+RUN_ELSEWHERE = {"boosting.md", "linear.md"}
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 RESULTS = ("Evaluation", "LinearGrads", "Totals")
 FUNCTIONS: dict[str, Callable[..., Any]] = {

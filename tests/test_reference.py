@@ -479,6 +479,8 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "js_divergence_with_grad": (ROWS, ROWS),
     "kl_divergence": (ROWS, ROWS),
     "kl_divergence_with_grad": (ROWS, ROWS),
+    "linear_cross_entropy": (ROWS, ROWS, [0, 1]),
+    "linear_cross_entropy_with_grad": (ROWS, ROWS, [0, 1]),
     "log_softmax": (ROWS,),
     "logsumexp": (ROWS,),
     "merge_partials": ([PIECES],),
@@ -513,6 +515,7 @@ def test_keywords_of_arrays_do_not_exist(name: str, keyword: str) -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_all_but_the_first_arguments_need_their_names(name: str) -> None:
     kinds = [p.kind for p in inspect.signature(getattr(reference, name)).parameters.values()]
-    first = len(CALLS[name]) + (name in ("softmax", "log_softmax", "logsumexp"))  # and the axis
+    axis = name in ("softmax", "log_softmax", "logsumexp")
+    first = len(CALLS[name]) + (axis or name.startswith("linear_"))  # whose bias may be left out
     assert inspect.Parameter.KEYWORD_ONLY not in kinds[:first]
     assert set(kinds[first:]) <= {inspect.Parameter.KEYWORD_ONLY}

@@ -15,6 +15,7 @@ Doubles = NDArray[np.float64]
 
 LARGEST_EXPONENT = 20.0  # exp of more is shown relative to the largest: e**20 has nine digits
 OTHER_TEMPERATURES = (0.5, 1.0, 2.0)
+LONGEST_SUM = 58  # characters: what a line of 80 columns has for it
 
 
 def explain(
@@ -178,7 +179,9 @@ def _loss(names: list[str], values: dict[str, Any], scaled: Doubles, y: int) -> 
     p, lse = values["probabilities"], values["lse"]
     loss = number(values["loss"], 4)
     terms = [f"{int(i == y)} log {number(float(p[i]), 4)}" for i in range(len(p))]
-    shown = " + ".join(terms if len(terms) <= 4 else [*terms[:3], "..."])
+    shown = " + ".join(terms)
+    if len(terms) > 4 or len(shown) > LONGEST_SUM:
+        shown = " + ".join([*terms[:3], "..."])
     return Step(
         "Loss: cross-entropy with a one-hot target",
         "-sum t log p",
