@@ -8,7 +8,6 @@ memory of a call is the growth of the peak of a process of its own.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import softxent as sx
 from softxent import _core
 
+from benches import records
 from benches.libraries import installed
 from benches.machine import Neighbours, machine_name, processor, versions
 
@@ -39,7 +39,6 @@ OPERATIONS: Mapping[str, int] = {
 PRODUCTS = "bare products"  # ours, in the same chunks; the limit
 PEERS = ("numpy", "torch", "torch chunked")
 SIZES = ((2048, 768, 50257), (2048, 2048, 128256), (2048, 4096, 50257))
-RECORD = Path(__file__).with_name("record")
 MIB = 2**20
 
 
@@ -267,7 +266,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=sx.get_threads())
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=[], help="if installed")
-    parser.add_argument("--record", action="store_true", help=f"write to benches/{RECORD.name}/")
+    parser.add_argument(
+        "--record", action="store_true", help=f"write to benches/{records.RECORD.name}/"
+    )
     parser.add_argument("--machine", default=machine_name(), help="the folder of the record")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -303,11 +304,8 @@ def main(arguments: Sequence[str]) -> None:
     page += "\n\n" + table(measured)
     print(page)
     if options.record:
-        folder = RECORD / options.machine
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"linear-{now:%Y-%m-%d-%H%M}"
-        file.with_suffix(".json").write_text(json.dumps({**facts, "measured": measured}, indent=1))
-        file.with_suffix(".md").write_text(page)
+        content = {**facts, "measured": measured}
+        records.write(options.machine, f"linear-{now:%Y-%m-%d-%H%M}", content, page)
 
 
 if __name__ == "__main__":

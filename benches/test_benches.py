@@ -139,7 +139,7 @@ def test_a_wrong_answer_about_a_linear_layer_is_noticed(monkeypatch: pytest.Monk
 def test_a_run_of_the_linear_layer_records_every_operation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(linear, "RECORD", tmp_path)
+    monkeypatch.setattr(records, "RECORD", tmp_path)
     size = ["--sizes", "6x4x30", "--rounds", "2", "--threads", "2", "--peers", "numpy"]
     linear.main([*size, "--record", "--machine", "here"])
     (recorded,) = (tmp_path / "here").glob("linear-*.json")
