@@ -11,9 +11,13 @@
 //! 3. *Pools are never resized*, a larger one is made beside: sizes are powers of two, so that all of them
 //!    together have less than twice the threads of the largest. No lock is held that a fork could catch.
 //! 4. If the system gives no more threads the caller does all the work.
+//! 5. *Nobody sleeps at once.* To wake a thread takes as long as a call on data in cache: a helper that is done looks
+//!    out for the next call for a moment, and so does a caller for its last helper.
 
 use crate::error::Error;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::{ThreadPool, ThreadPoolBuilder, Yield};
+use std::cell::Cell;
+use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -21,6 +25,9 @@ use std::time::{Duration, Instant};
 
 /// How often the caller asks whether to stop. A run that is shorter does not ask: who has many of them asks between them.
 pub const POLL: Duration = Duration::from_millis(50);
+
+/// How long a thread that waits stays awake.
+const AWAKE: Duration = Duration::from_micros(50);
 
 /// The most threads that a call gets.
 pub const MOST: usize = 1 << LARGEST_POOL;
@@ -50,7 +57,11 @@ pub fn run(
     if let Some(pool) = pool(helpers) {
         for _ in 0..helpers {
             let job = Arc::clone(&job);
-            pool.spawn(move || job.help());
+            pool.spawn(move || {
+                job.help();
+                drop(job);
+                stay_awake();
+            });
         }
     }
     let mut last = Instant::now();
@@ -103,6 +114,8 @@ struct Job {
     tasks: usize,
     next: AtomicUsize,
     stop: AtomicBool,
+    /// Helpers at work; changed under the lock.
+    working: AtomicUsize,
     helpers: Mutex<Helpers>,
     left: Condvar,
 }
@@ -110,7 +123,6 @@ struct Job {
 #[derive(Default)]
 struct Helpers {
     closed: bool,
-    working: usize,
     panic: Option<String>,
 }
 
@@ -130,6 +142,7 @@ impl Job {
             tasks,
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
+            working: AtomicUsize::new(0),
             helpers: Mutex::default(),
             left: Condvar::new(),
         }
@@ -171,22 +184,29 @@ impl Job {
     /// What a pool thread does: registers if the job is still open, works, and signs off.
     fn help(&self) {
         {
-            let mut helpers = self.lock();
+            let helpers = self.lock();
             if helpers.closed {
                 return;
             }
-            helpers.working += 1;
+            self.working.fetch_add(1, Ordering::Relaxed);
         }
         self.take_tasks(|| false);
-        self.lock().working -= 1;
+        {
+            let _helpers = self.lock();
+            self.working.fetch_sub(1, Ordering::Release);
+        }
         self.left.notify_all();
     }
 
     /// Lets no further helper in and waits for those that are at work.
     fn close(&self) {
+        self.lock().closed = true;
+        let since = Instant::now();
+        while self.working.load(Ordering::Acquire) > 0 && since.elapsed() < AWAKE {
+            spin_loop();
+        }
         let mut helpers = self.lock();
-        helpers.closed = true;
-        while helpers.working > 0 {
+        while self.working.load(Ordering::Acquire) > 0 {
             helpers = self.left.wait(helpers).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -199,6 +219,25 @@ impl Job {
     fn lock(&self) -> std::sync::MutexGuard<'_, Helpers> {
         self.helpers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Does what comes to this thread's pool, until nothing has come for a while.
+fn stay_awake() {
+    thread_local! {
+        static IS_AWAKE: Cell<bool> = const { Cell::new(false) };
+    }
+    // What comes is done from within the loop below.
+    if IS_AWAKE.replace(true) {
+        return;
+    }
+    let mut since = Instant::now();
+    while since.elapsed() < AWAKE {
+        match rayon::yield_now() {
+            Some(Yield::Executed) => since = Instant::now(),
+            _ => spin_loop(),
+        }
+    }
+    IS_AWAKE.set(false);
 }
 
 /// A pool with at least that many threads, or none if none is wanted or to be had.
