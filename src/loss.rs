@@ -19,7 +19,7 @@
 //! `alpha exp((x - max) / T) + beta q_i`, with weights q that the kernel reads, and one value at the target.
 
 use crate::error::Error;
-use crate::exp::{exp_difference, two_sum};
+use crate::exp::two_sum;
 use crate::row::{Pair, Partial};
 
 /// What a row's logits add up to.
@@ -62,20 +62,18 @@ impl Summary {
     /// The summary of a row from which one logit was set aside.
     pub fn with_aside(rest: Partial, aside: Partial, temperature: f64) -> Self {
         let logit = aside.max;
+        let (rest, aside) = rest.level_with(aside, temperature);
         let row = rest.merge(aside, temperature);
         if logit.is_nan() {
             return Self::new(Partial { sum: f64::NAN, ..row }, f64::NAN, temperature);
         }
-        let exp_of =
-            |x: f64| if x == row.max { 1.0 } else { exp_difference(x, row.max, temperature) };
-        let others = rest.sum * exp_of(rest.max);
-        let log_total = if logit == row.max { libm::log1p(others) } else { libm::log(row.sum) };
+        let log_total = if logit == row.max { libm::log1p(rest.sum) } else { libm::log(row.sum) };
         let summary = Self::new(row, log_total, temperature);
         if summary.total.is_nan() {
             return summary;
         }
         let gap = if logit == row.max { 0.0 } else { (row.max - logit) / temperature };
-        let (share, others) = (exp_of(logit) / summary.total, others / summary.total);
+        let (share, others) = (aside.sum / summary.total, rest.sum / summary.total);
         Self { nll: gap + log_total, share, others, ..summary }
     }
 

@@ -124,10 +124,9 @@ impl Partial {
     /// The summary of both parts.
     pub fn merge(self, other: Self, temperature: f64) -> Self {
         let chunk = if other.max > self.max { other.chunk } else { self.chunk };
-        let max = if self.max > other.max { self.max } else { other.max };
-        let (a, b) = (self.relative_to(max, temperature), other.relative_to(max, temperature));
+        let (a, b) = self.level_with(other, temperature);
         Self {
-            max,
+            max: a.max,
             sum: a.sum + b.sum,
             moment: a.moment + b.moment,
             weight: a.weight + b.weight,
@@ -137,16 +136,23 @@ impl Partial {
         }
     }
 
+    /// Both parts, relative to the larger maximum.
+    pub fn level_with(self, other: Self, temperature: f64) -> (Self, Self) {
+        let max = if self.max > other.max { self.max } else { other.max };
+        (self.relative_to(max, temperature), other.relative_to(max, temperature))
+    }
+
     /// The sums relative to a maximum that is at least the part's own.
     fn relative_to(self, max: f64, temperature: f64) -> Self {
         // Equal maxima first: the difference of two infinities is not a number. Where all is -inf there are
         // no exponentials, and nothing moves a moment that is infinite; a NaN may be there.
         if self.max == max || self.max == f64::NEG_INFINITY {
-            return self;
+            return Self { max, ..self };
         }
         let by = max - self.max;
         let factor = exp_difference(self.max, max, temperature);
         Self {
+            max,
             sum: self.sum * factor,
             moment: self.moment - self.weight * by,
             energy: (self.energy - self.sum * by) * factor,

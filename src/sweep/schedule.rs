@@ -11,8 +11,12 @@ use crate::row::CHUNK;
 use crate::threads;
 use std::sync::OnceLock;
 
-/// Rows that are worked on at a time when neighbouring rows are neighbours in memory: a cache line of singles.
+/// Rows that are worked on at a time when neighbouring rows are neighbours in memory: a cache line of singles. So are
+/// short rows: the scalar work on their sums then has other rows' to overlap with.
 pub(super) const GROUP: usize = 16;
+
+/// The most columns of a short row: the cache nearest to the processor has room for a group of them.
+pub(super) const SHORT: usize = CHUNK / GROUP;
 
 /// Columns from which on a row is no longer a single task: no cache holds it until it is written, and a
 /// caller who wants to stop should not wait for its end.
@@ -157,9 +161,9 @@ impl Schedule {
             threads::run(tasks, self.threads, &look, interrupted)?;
             plan.with_tiles(|tiles| {
                 for ((row, parts), known) in found.chunks(per_row).enumerate().zip(&mut known) {
-                    let parts = parts.iter().map(|part| part.get().copied().unwrap_or_default());
-                    let whole = parts.fold(P::Found::default(), |a, b| plan.merge(a, b));
-                    plan.settle(pass, tiles, row, whole, known);
+                    let parts = parts.iter().filter_map(|part| part.get().copied());
+                    let whole = parts.reduce(|a, b| plan.merge(a, b));
+                    plan.settle(pass, tiles, row, whole.unwrap_or_default(), known);
                 }
             });
         }

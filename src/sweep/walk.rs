@@ -3,7 +3,7 @@
 //! Summaries are in `summaries.rs`, the comparison with a second row in `comparisons.rs`, the outputs in `outputs.rs`;
 //! here is what they share.
 
-use super::schedule::{GROUP, Plan, Schedule};
+use super::schedule::{GROUP, Plan, SHORT, Schedule};
 use super::teacher::{Compared, Teacher};
 use super::tile::{LeftOut, Part, Tile, cells};
 use super::{Action, Input, Job, OUTPUTS, Run, Selection, Weighting};
@@ -69,18 +69,17 @@ pub(super) struct Read<'t, E: Element> {
 
 /// What a pass finds in a part of a row.
 #[derive(Clone, Copy)]
-pub(super) struct Found {
-    /// The summary of the logits.
-    pub(super) row: Partial,
-    /// That of the teacher's.
-    pub(super) teacher: Partial,
-    /// What the comparison of both sums: a measure's two sums, and by how much the probabilities of the row are more.
-    pub(super) sums: [f64; 3],
+pub(super) enum Found {
+    /// The first: the summary of the logits, and that of the teacher's.
+    Summaries(Partial, Partial),
+    /// The second, what the comparison of both sums: a measure's two sums, and by how much the probabilities of the row
+    /// are more.
+    Sums([f64; 3]),
 }
 
 impl Default for Found {
     fn default() -> Self {
-        Self { row: Partial::EMPTY, teacher: Partial::EMPTY, sums: [0.0; 3] }
+        Self::Summaries(Partial::EMPTY, Partial::EMPTY)
     }
 }
 
@@ -118,8 +117,8 @@ where
         let (weighting, teacher) = (job.weighting(), job.teacher());
         let scattered = outs.iter().flatten().any(|out| !out.is_contiguous::<O>());
         let gathered = !logits.is_contiguous::<E>() || scattered;
-        let group =
-            if gathered && logits.rows_are_neighbours() { GROUP.min(rows).max(1) } else { 1 };
+        let together = if gathered { logits.rows_are_neighbours() } else { columns <= SHORT };
+        let group = if together { GROUP.min(rows).max(1) } else { 1 };
         let room = group * columns.min(crate::row::CHUNK);
         let mut tiles: Vec<Tiles<E, O>> = error::reserve(threads)?;
         for _ in 0..threads {
@@ -270,19 +269,21 @@ where
         }
         if pass > 0 {
             let sums = known.pair.map_or([0.0; 3], |pair| self.compare(tiles, part, row, &pair));
-            return Found { sums, ..Found::default() };
+            return Found::Sums(sums);
         }
         let summary = self.summarize(tiles, part, row, selection);
-        let teacher = self.summarize_teacher(tiles, part, row);
-        Found { row: summary, teacher, ..Found::default() }
+        Found::Summaries(summary, self.summarize_teacher(tiles, part, row))
     }
 
     fn merge(&self, a: Found, b: Found) -> Found {
         let temperature = self.base.temperature;
-        Found {
-            row: a.row.merge(b.row, temperature),
-            teacher: a.teacher.merge(b.teacher, temperature),
-            sums: std::array::from_fn(|i| a.sums[i] + b.sums[i]),
+        match (a, b) {
+            (Found::Summaries(a, x), Found::Summaries(b, y)) => {
+                Found::Summaries(a.merge(b, temperature), x.merge(y, temperature))
+            }
+            (Found::Sums(a), Found::Sums(b)) => Found::Sums(std::array::from_fn(|i| a[i] + b[i])),
+            // A row of which nothing is read.
+            (Found::Summaries(..), sums) | (sums, Found::Summaries(..)) => sums,
         }
     }
 
@@ -294,23 +295,26 @@ where
         found: Found,
         known: &mut Known,
     ) {
-        if self.teacher.is_none() {
-            self.job.take(row, &found.row);
-            let summary = self.whole(tiles, row, found.row);
-            known.actions = self.finish(row, summary.as_ref());
-        } else if pass == 0 {
-            known.pair = self.whole(tiles, row, found.row).map(|summary| {
-                let teacher = Summary::of_row(found.teacher, self.base.temperature);
-                summary.beside(&teacher)
-            });
-        } else {
-            let [first, second, surplus] = found.sums;
-            let compared = known.pair.map(|pair| Compared {
-                pair: pair.corrected(surplus),
-                sums: [first, second],
-                surplus,
-            });
-            known.actions[0] = self.job.finish_pair(row, compared);
+        match found {
+            Found::Summaries(partial, _) if self.teacher.is_none() => {
+                self.job.take(row, &partial);
+                let summary = self.whole(tiles, row, partial);
+                known.actions = self.finish(row, summary.as_ref());
+            }
+            Found::Summaries(partial, teacher) if pass == 0 => {
+                known.pair = self.whole(tiles, row, partial).map(|summary| {
+                    summary.beside(&Summary::of_row(teacher, self.base.temperature))
+                });
+            }
+            Found::Summaries(..) => known.actions[0] = self.job.finish_pair(row, None),
+            Found::Sums([first, second, surplus]) => {
+                let compared = known.pair.map(|pair| Compared {
+                    pair: pair.corrected(surplus),
+                    sums: [first, second],
+                    surplus,
+                });
+                known.actions[0] = self.job.finish_pair(row, compared);
+            }
         }
     }
 
