@@ -150,13 +150,16 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
         let vectors = (p.chunks_exact(lanes).zip(q.chunks_exact(lanes)))
             .zip(r.chunks_exact(lanes).zip(s.chunks_exact(lanes)));
         let vectors = steps.enumerate().zip(vectors);
+        let logits = (self.chunk.cells.as_ptr().cast(), size_of::<E>());
         let load = |from: &[Cell<E>], at| chunk.load_from::<S, PLAIN>(simd, from, at).0;
         if V::WANTS_BESIDE {
             let others = (e.chunks_exact(lanes).zip(f.chunks_exact(lanes)))
                 .zip(g.chunks_exact(lanes).zip(h.chunks_exact(lanes)));
             for (((i, step), ((p, q), (r, s))), ((e, f), (g, h))) in vectors.zip(others) {
-                self.prefetch(simd, step);
-                self.prefetch_beside(simd, step);
+                self.prefetch(simd, step, logits);
+                if let Some(beside) = self.beside.as_ref().and_then(Beside::address) {
+                    self.prefetch(simd, step, beside);
+                }
                 let i = i * lanes;
                 let x = [load(p, a + i), load(q, b + i), load(r, c + i), load(s, d + i)];
                 visitor.visit(simd, x, loaded::<S, E>(simd, [e, f, g, h]), is_part);
@@ -164,7 +167,7 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
         } else {
             let nothing = [Vector::splat(simd, E::Compute::from_f64(0.0)); UNROLL];
             for ((i, step), ((p, q), (r, s))) in vectors {
-                self.prefetch(simd, step);
+                self.prefetch(simd, step, logits);
                 let i = i * lanes;
                 let x = [load(p, a + i), load(q, b + i), load(r, c + i), load(s, d + i)];
                 if V::WANTS_BESIDE_PARTS && is_part {
@@ -200,26 +203,13 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
         }
     }
 
-    /// Asks for logits that are used later.
+    /// Asks for what is used later of what begins at an address, of which each element has that many bytes.
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, simd: S, step: usize) {
+    fn prefetch<S: Simd>(&self, simd: S, step: usize, (from, size): (*const u8, usize)) {
         let (first, gap) = self.prefetched(step);
-        let from = self.chunk.cells.as_ptr();
         for stream in 0..UNROLL {
-            let address = from.wrapping_add(first + stream * gap);
+            let address = from.wrapping_add((first + stream * gap) * size);
             if self.far { simd.prefetch_far(address) } else { simd.prefetch(address) }
-        }
-    }
-
-    /// The same of what stands beside them.
-    #[inline(always)]
-    fn prefetch_beside<S: Simd>(&self, simd: S, step: usize) {
-        let (first, gap) = self.prefetched(step);
-        if let Some((from, size)) = self.beside.as_ref().and_then(Beside::address) {
-            for stream in 0..UNROLL {
-                let address = from.wrapping_add((first + stream * gap) * size);
-                if self.far { simd.prefetch_far(address) } else { simd.prefetch(address) }
-            }
         }
     }
 

@@ -113,29 +113,29 @@ impl<'a, E: Element<Compute: Exp>> Weights<'a, E> {
     /// Whether they are 1 for every class that takes part.
     pub fn are_even(&self) -> bool {
         match (self.classes, self.targets) {
-            (Along::Same(class), Along::Same(target)) => {
-                let [class, target] = [class.to_f64(), target.to_f64()];
-                let all = self.of_targets.to_f64() * target + self.of_allowed.to_f64();
-                class == 1.0 && all == 1.0
-            }
+            (Along::Same(class), Along::Same(target)) => is_one(class) && self.is_one_for(target),
             _ => false,
         }
+    }
+
+    /// Whether a class that takes part and has that target counts 1, but for its class weight.
+    #[inline(always)]
+    fn is_one_for(&self, target: E::Compute) -> bool {
+        self.of_targets.to_f64() * target.to_f64() + self.of_allowed.to_f64() == 1.0
     }
 
     /// The one factor that is not 1, if it is in memory as it is used and the only one.
     #[inline(always)]
     fn in_place(&self) -> Option<&'a [Cell<E::Compute>]> {
-        let (of_targets, of_allowed) = (self.of_targets.to_f64(), self.of_allowed.to_f64());
+        let are_targets = self.of_targets.to_f64() == 1.0 && self.of_allowed.to_f64() == 0.0;
         match (self.classes, self.targets) {
             (Along::Same(class), Along::Each(cells)) if is_one(class) => {
-                (of_targets == 1.0 && of_allowed == 0.0).then_some(cells)
+                are_targets.then_some(cells)
             }
             (Along::Same(class), Along::Stored(cells)) if is_one(class) => {
-                E::as_computed(cells).filter(|_| of_targets == 1.0 && of_allowed == 0.0)
+                E::as_computed(cells).filter(|_| are_targets)
             }
-            (Along::Each(cells), Along::Same(target)) => {
-                (of_targets * target.to_f64() + of_allowed == 1.0).then_some(cells)
-            }
+            (Along::Each(cells), Along::Same(target)) => self.is_one_for(target).then_some(cells),
             _ => None,
         }
     }
