@@ -123,6 +123,9 @@ pub struct Write<'a, E: Element, O: Element<Compute = E::Compute>, F> {
     pub patch: Option<(usize, E::Compute)>,
     /// Whether to write past the caches.
     pub stream: bool,
+    /// How far behind the logits, in elements, those lie that are read next and are to be asked for meanwhile; 0 if there
+    /// are none.
+    pub next: usize,
 }
 
 impl<E, O, F> Kernel for Write<'_, E, O, F>
@@ -167,6 +170,9 @@ where
         let mut start = if stream { unaligned_head(to).min(to.len()) } else { 0 };
         self.write_parts::<S, PLAIN>(simd, 0, start);
         while let Some(out) = to.get(start..start + step) {
+            if stream && self.next > 0 {
+                self.prefetch_next(simd, start);
+            }
             // All loads come before the first store, so that the streams of reads and writes alternate
             // in whole groups. A step that is patched is stored ordinarily: a scalar store into a line
             // that is on its way to memory would have to fetch it back.
@@ -206,6 +212,15 @@ where
         let masked = |at: usize| self.from.mask.is_some_and(|mask| mask[at].get() == 0);
         if let Some((at, value)) = self.patch.filter(|&(at, _)| !masked(at)) {
             to[at].set(O::narrow(value));
+        }
+    }
+
+    /// Asks for as many of the logits that are read next as a step writes.
+    #[inline(always)]
+    fn prefetch_next<S: Simd>(&self, simd: S, start: usize) {
+        let next = self.from.cells.as_ptr().wrapping_add(start + self.next);
+        for i in 0..UNROLL {
+            simd.prefetch_far(next.wrapping_add(i * E::Compute::LANES));
         }
     }
 

@@ -180,7 +180,8 @@ where
         beside: Option<Beside<'_, E>>,
         patch: Option<(usize, E::Compute)>,
     ) {
-        self.level.run(Write { from, to, formula, masked, beside, patch, stream: self.stream });
+        let (stream, next) = (self.stream, self.next);
+        self.level.run(Write { from, to, formula, masked, beside, patch, stream, next });
     }
 }
 

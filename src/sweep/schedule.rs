@@ -78,12 +78,17 @@ impl Schedule {
         plan: &impl Plan,
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<(), Error> {
-        let shared = self.threads > 1 && self.rows < 4 * self.threads && self.columns > CHUNK;
-        if shared || self.columns > LONG_ROW {
+        if self.is_by_chunks() {
             self.by_chunks(plan, interrupted)
         } else {
             self.by_rows(plan, interrupted)
         }
+    }
+
+    /// Whether rows are shared out in chunks, each pass over all of them before the next.
+    pub(super) fn is_by_chunks(&self) -> bool {
+        let shared = self.threads > 1 && self.rows < 4 * self.threads && self.columns > CHUNK;
+        shared || self.columns > LONG_ROW
     }
 
     /// Whole rows to threads.

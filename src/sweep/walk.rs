@@ -32,6 +32,8 @@ pub(super) struct Walk<'a, E: Element, O> {
     pub(super) unit: Base<E::Compute>,
     pub(super) softcap: Option<Softcap<E::Compute>>,
     pub(super) stream: bool,
+    /// How many elements behind a row that is written the row lies, as a rule, that is read next; 0 if none is.
+    pub(super) next: usize,
     tiles: Mutex<Vec<Tiles<E, O>>>,
 }
 
@@ -133,6 +135,7 @@ where
                 guarded: false,
             });
         }
+        let schedule = Schedule { rows, columns, group, threads, thresholds: run.thresholds };
         let walk = Walk {
             input,
             weighting,
@@ -145,9 +148,9 @@ where
             // A cap beyond the largest number of this precision bounds none.
             softcap: input.softcap.filter(|&cap| cap <= E::Compute::MAX.to_f64()).map(Softcap::new),
             stream: !scattered && elements.saturating_mul(size_of::<O>()) >= run.thresholds.stream,
+            next: if gathered || schedule.is_by_chunks() { 0 } else { group * columns },
             tiles: Mutex::new(tiles),
         };
-        let schedule = Schedule { rows, columns, group, threads, thresholds: run.thresholds };
         schedule.run(&walk, run.interrupted)
     }
 

@@ -75,7 +75,7 @@ pub(crate) fn write<'a, E: Item, O: Element<Compute = E::Compute>, F: Formula<E:
     formula: F,
 ) -> Write<'a, E, O, F> {
     let masked = E::Compute::from_f64(0.0);
-    Write { from, to, formula, masked, beside: None, patch: None, stream: false }
+    Write { from, to, formula, masked, beside: None, patch: None, stream: false, next: 0 }
 }
 
 /// What is written on every level, each time to new room and nothing beside it; those that have to agree with the
@@ -123,8 +123,8 @@ where
     F: Formula<E::Compute>,
 {
     let own = || {
-        let Write { from, formula, masked, beside, patch, stream, .. } = write();
-        Write::<E, E, F> { from, to: &[], formula, masked, beside, patch, stream }
+        let Write { from, formula, masked, beside, patch, stream, next, .. } = write();
+        Write::<E, E, F> { from, to: &[], formula, masked, beside, patch, stream, next }
     };
     let wide = written(&write);
     for ((level, own), (_, wide)) in written(own).into_iter().zip(&wide) {
@@ -367,7 +367,7 @@ where
                 (Guarded::<O>::new(length, 0), Guarded::new(length, misalignment));
             let write = |to| Write { to, ..write(misalignment % 2) };
             run(level, write(plain.room()));
-            run(level, Write { stream: true, ..write(streamed.room()) });
+            run(level, Write { stream: true, next: length, ..write(streamed.room()) });
             level.fence();
             streamed.check_guards();
             let [plain, streamed] = [plain, streamed].map(|output| row_bits(output.room()));
