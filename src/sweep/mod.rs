@@ -52,7 +52,7 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { parallel: 64 * 1024, stream: 8 * 1024 * 1024, task: 256 * 1024 }
+        Self { parallel: 64 * 1024, stream: 8 * 1024 * 1024, task: 128 * 1024 }
     }
 }
 
