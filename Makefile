@@ -14,16 +14,25 @@ help: ## Show this list
 	$(BIN)/pip install --quiet --group dev
 	@touch $@
 
+# With WHEEL, a file, everything is tested and measured with that one, as its users will have it, and nothing is compiled
+# for it: so CI compiles the package once.
+ifdef WHEEL
+.venv/built: .venv/tools $(WHEEL)
+	$(BIN)/pip install --quiet --no-deps --force-reinstall $(WHEEL)
+	$(BIN)/pip install --quiet 'softxent[demo]'
+	@touch $@
+else
 .venv/built: .venv/tools $(SOURCES)
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --quiet --extras demo
 	@touch $@
+endif
 
 .PHONY: run
 run: .venv/built ## Train a small language model on the standard library's sources: the main job, on screen
 	$(BIN)/softxent demo
 
 .PHONY: compile
-compile: .venv/built ## Compile the package and its tests
+compile: ## Compile the crate's tests
 	cargo test --quiet --locked --no-run
 
 .PHONY: test
@@ -67,9 +76,11 @@ check: lint test ## Lint, then all tests
 
 # The wheel of what .venv has built: to cargo another environment is another Python, for which all is compiled again.
 .venv-peers/built: .venv-peers/tools .venv/built
+ifndef WHEEL
 	rm -rf target/wheels
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin build --release --quiet --out target/wheels
-	$(PEERS)/pip install --quiet --no-deps --force-reinstall target/wheels/*.whl
+endif
+	$(PEERS)/pip install --quiet --no-deps --force-reinstall $(or $(WHEEL),target/wheels/*.whl)
 	@touch $@
 
 .PHONY: test-peers

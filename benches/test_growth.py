@@ -1,6 +1,7 @@
 """The growth of time and memory: recorded for every size, and the model's arithmetic."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,12 @@ def test_the_model_wakes_nobody_for_little() -> None:
     assert MACHINE.seconds(PARALLEL - 1, 0, 8) < 1.1 < MACHINE.seconds(PARALLEL, 0, 8)
     assert MACHINE.best_threads(10**6, 0) == 1
     assert MACHINE._replace(wake=0.0).best_threads(10**6, 0) == 8
+
+
+def test_the_model_and_the_package_mean_the_same_by_little() -> None:
+    source = Path(__file__).parent.parent / "src" / "sweep" / "mod.rs"
+    found = re.findall(r"\bparallel: (\d+) \* (\d+),", source.read_text(encoding="utf-8"))
+    assert [int(one) * int(other) for one, other in found] == [PARALLEL]
 
 
 def test_the_exponent_of_growth() -> None:

@@ -189,7 +189,16 @@ impl Matrix {
         self.is_contiguous::<E>() && self.picked.is_none() && self.outer.len() <= 1
     }
 
-    /// One element as a double. Panics outside of the matrix.
+    /// One element of a matrix that is as a rule of `E`, as a double. Panics outside of the matrix.
+    pub fn at<E: Stored>(&self, row: usize, column: usize) -> f64 {
+        if self.is_contiguous::<E>() {
+            self.cells::<E>(row, column..column + 1)[0].get().to_f64()
+        } else {
+            self.get(row, column)
+        }
+    }
+
+    /// One element of any dtype as a double. Panics outside of the matrix.
     pub fn get(&self, row: usize, column: usize) -> f64 {
         let value = [Cell::new(0.0)];
         self.gather::<f64>(row..row + 1, column..column + 1, &value);

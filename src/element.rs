@@ -7,7 +7,7 @@
 //! This file knows no mathematics. It is where vectors touch memory: the length checks that make that
 //! safe are here and nowhere else.
 
-use crate::simd::{Float, MAX_LANES, Number, Simd, Vector};
+use crate::simd::{Float, Kernel, MAX_LANES, Number, Simd, Vector};
 use half::{bf16, f16};
 use std::cell::Cell;
 
@@ -244,5 +244,34 @@ pub fn store_part<S: Simd, E: Element>(simd: S, to: &[Cell<E>], value: Wide<S, E
     E::store::<S, false>(simd, &whole, value);
     for (to, from) in to.iter().zip(&whole) {
         to.set(from.get());
+    }
+}
+
+/// Elements as numbers of the precision in which they are computed, or of a wider one.
+pub struct Widen<'a, E, T> {
+    /// The elements.
+    pub from: &'a [Cell<E>],
+    /// Room for as many.
+    pub to: &'a [Cell<T>],
+}
+
+impl<E: Element, T: Number> Kernel for Widen<'_, E, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { from, to } = self;
+        let whole = from.len() - from.len() % E::Compute::LANES;
+        for at in (0..whole).step_by(E::Compute::LANES) {
+            let (from, to) = (&from[at..], &to[at..at + E::Compute::LANES]);
+            let lanes = E::load(simd, from).to_array(E::Compute::ZERO);
+            // Between equal types the way through doubles is none: the compiler removes it.
+            for i in 0..to.len() {
+                to[i].set(T::from_f64(lanes[i].to_f64()));
+            }
+        }
+        for (from, to) in from[whole..].iter().zip(&to[whole..]) {
+            to.set(T::from_f64(from.get().to_f64()));
+        }
     }
 }

@@ -1,26 +1,20 @@
-"""The loss of a linear layer without its logits: what it is, what it reads, what it leaves alone.
+"""The loss of a linear layer without its logits, and its gradients: their values.
 
-Expected values come from the logits written out in doubles, and from the reference. Shapes are on both
-sides of where the products are cut: 256 and 2048 classes, 512 and 1024 steps of a sum, 1024 rows.
+Expected values come from the logits written out in doubles, and from the reference.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypothesis.strategies as st
-import ml_dtypes
 import numpy as np
 import pytest
 import softxent as sx
 from common import (
-    BFLOAT16,
     DTYPES,
     FLOAT16,
     FLOAT32,
     FLOAT64,
-    INF,
-    NAN,
     ROUNDING,
     Array,
     Dtype,
@@ -29,66 +23,10 @@ from common import (
     loss_dtype,
     same_bits,
 )
-from conftest import LAYOUTS, thresholds
+from conftest import thresholds
 from hypothesis import given, settings
+from linear_layers import NAMES, Layer, close, layer_of, written_out
 from softxent import reference
-
-NAMES: Any = ("hidden", "linear_weight", "linear_bias")
-
-
-class Layer(NamedTuple):
-    """The operands and the targets of a call."""
-
-    hidden: Array
-    linear_weight: Array
-    targets: Array
-    linear_bias: Array | None = None
-
-    def as_type(self, dtype: Any) -> "Layer":
-        bias = None if self.linear_bias is None else self.linear_bias.astype(dtype)
-        return Layer(
-            self.hidden.astype(dtype), self.linear_weight.astype(dtype), self.targets, bias
-        )
-
-
-def layer_of(rows: int, width: int, classes: int, dtype: Any = np.float32, seed: int = 0) -> Layer:
-    """Logits of about 1, a bias, and a class for each row; of three rows or more the second is ignored."""
-    random = np.random.default_rng([seed, rows, width, classes])
-    scale = max(width, 1) ** -0.5
-    layer = Layer(
-        random.standard_normal((rows, width)),
-        random.standard_normal((classes, width)) * scale,
-        random.integers(classes, size=rows),
-        random.standard_normal(classes),
-    )
-    if rows > 2:
-        layer.targets[1] = -100
-    return layer.as_type(dtype)
-
-
-def written_out(layer: Layer, **options: Any) -> tuple[Any, Any]:
-    """The loss and the three gradients, of logits in doubles."""
-    exact = layer.as_type(np.float64)
-    logits = exact.hidden @ exact.linear_weight.T
-    if exact.linear_bias is not None:
-        logits += exact.linear_bias
-    loss, grad = sx.cross_entropy_with_grad(logits, layer.targets, **options)
-    rows = grad.reshape(-1, grad.shape[-1])
-    hidden = exact.hidden.reshape(len(rows), -1)
-    return loss, (grad @ exact.linear_weight, rows.T @ hidden, rows.sum(axis=0))
-
-
-def close(got: Any, expected: Any, dtype: Dtype, terms: int, products: Dtype | None = None) -> None:
-    """Of that dtype, and near: relative to the largest element, for others may have cancelled."""
-    assert got.dtype == dtype
-    values = np.asarray(got).astype(np.float64)
-    assert values.shape == np.shape(expected)
-    of_products = ROUNDING[products or loss_dtype(dtype)] * (16 + 4 * math.sqrt(terms))
-    rounding = of_products + 2 * ROUNDING[dtype]
-    size = np.abs(expected).max(initial=0.0)
-    np.testing.assert_allclose(
-        values, expected, rtol=0, atol=rounding * size + 1e-7 * (dtype == FLOAT16)
-    )
 
 
 def agree_with_logits(layer: Layer, threads: int | None = None, **options: Any) -> None:
@@ -105,8 +43,6 @@ def agree_with_logits(layer: Layer, threads: int | None = None, **options: Any) 
     options.pop("grad_output", None)
     assert same_bits(sx.linear_cross_entropy(*layer, threads=threads, **options), loss)
 
-
-# Values.
 
 SHAPES = [
     (1, 1, 1),
@@ -303,271 +239,6 @@ def test_gradients_are_what_a_small_step_makes_of_the_loss(operand: str) -> None
         assert abs(slope - grad[place]) < 1e-8
 
 
-def test_a_row_and_its_gradient_are_the_same_alone_as_in_a_batch() -> None:
-    layer = layer_of(1500, 40, 2100)
-    losses, found = sx.linear_cross_entropy_with_grad(*layer, reduction="none")
-    assert found.hidden is not None
-    for row in (0, 2, 1023, 1024, 1499):
-        alone = layer._replace(hidden=layer.hidden[row], targets=layer.targets[row])
-        loss, of_row = sx.linear_cross_entropy_with_grad(*alone, reduction="none")
-        assert same_bits(loss, losses[row])
-        assert same_bits(of_row.hidden, found.hidden[row])
-
-
-# The same bits.
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(1100, 300, 700), (40, 1030, 4200)], ids=str)
-def test_neither_threads_nor_repeats_change_a_bit(
-    shape: tuple[int, int, int], dtype: Dtype
-) -> None:
-    layer = layer_of(*shape, dtype=dtype)
-    expected_loss, expected = sx.linear_cross_entropy_with_grad(*layer, threads=1)
-    for threads in (1, 2, 3, 4, 7):
-        with thresholds(0, None, None):
-            loss, found = sx.linear_cross_entropy_with_grad(*layer, threads=threads)
-        assert same_bits(loss, expected_loss)
-        assert all(map(same_bits, found, expected))
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_no_layout_changes_a_bit(name: str, dtype: Dtype) -> None:
-    layer = layer_of(21, 19, 300, dtype)
-    expected_loss, expected = sx.linear_cross_entropy_with_grad(*layer)
-    laid_out = Layer(*(LAYOUTS[name](array) for array in layer if array is not None))
-    before = [array.tobytes() for array in laid_out if array is not None]
-    loss, found = sx.linear_cross_entropy_with_grad(*laid_out)
-    assert same_bits(loss, expected_loss)
-    assert all(map(same_bits, found, expected))
-    assert [array.tobytes() for array in laid_out if array is not None] == before
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_what_is_asked_for_does_not_depend_on_what_else_is(dtype: Dtype) -> None:
-    layer = layer_of(30, 12, 400, dtype)
-    loss, everything = sx.linear_cross_entropy_with_grad(*layer)
-    for grads in ((), NAMES[:1], NAMES[1:2], NAMES[2:], [*NAMES[::2]], {*NAMES[1:]}):
-        other, found = sx.linear_cross_entropy_with_grad(*layer, grads=grads)
-        assert same_bits(other, loss)
-        for name, grad, full in zip(NAMES, found, everything, strict=True):
-            assert same_bits(grad, full) if name in grads else grad is None
-
-
-# What is written where.
-
-
-def places(layer: Layer, fill: float) -> Any:
-    return tuple(
-        None if array is None else np.full_like(array, fill)
-        for array in (*layer[:2], layer.linear_bias)
-    )
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_gradients_are_written_into_out_whatever_was_there(dtype: Dtype) -> None:
-    layer = layer_of(1030, 12, 300, dtype)
-    _, expected = sx.linear_cross_entropy_with_grad(*layer, valid_classes=290)
-    out = places(layer, NAN)
-    _, found = sx.linear_cross_entropy_with_grad(*layer, valid_classes=290, out=out)
-    assert all(grad is place for grad, place in zip(found, out, strict=True))
-    assert all(map(same_bits, found, expected))
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_gradients_are_added_to_what_is_in_out(dtype: Dtype) -> None:
-    layer = layer_of(1030, 12, 300, dtype)
-    out = places(layer, 0.5)
-    _, found = sx.linear_cross_entropy_with_grad(
-        *layer, valid_classes=290, out=out, accumulate=True, reduction="sum"
-    )
-    _, expected = written_out(layer, valid_classes=290, reduction="sum")
-    for grad, wanted in zip(found, expected, strict=True):
-        close(grad, wanted + 0.5, dtype, 1300)
-    assert found.hidden is not None
-    assert (found.hidden[1] == 0.5).all()  # ignored
-    assert found.linear_weight is not None
-    assert (found.linear_weight[290:] == 0.5).all()
-
-
-def test_out_may_lie_backwards() -> None:
-    layer = layer_of(20, 6, 40)
-    _, expected = sx.linear_cross_entropy_with_grad(*layer)
-    out: Any = tuple(place[::-1] for place in places(layer, NAN))
-    _, found = sx.linear_cross_entropy_with_grad(*layer, out=out)
-    assert all(map(same_bits, found, expected))
-
-
-def test_micro_batches_add_up_to_the_batch() -> None:
-    layer = layer_of(96, 12, 300, np.float64)
-    tokens = float((layer.targets != -100).sum())
-    _, expected = sx.linear_cross_entropy_with_grad(*layer)
-    total: Any = (None, np.zeros((300, 12)), np.zeros(300))
-    for part in range(0, 96, 32):
-        rows = slice(part, part + 32)
-        micro = layer._replace(hidden=layer.hidden[rows], targets=layer.targets[rows])
-        sx.linear_cross_entropy_with_grad(
-            *micro, normalizer=tokens, grads=NAMES[1:], out=total, accumulate=True
-        )
-    for got, wanted in zip(total[1:], expected[1:], strict=True):
-        assert wanted is not None
-        np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-16)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("accumulate", [False, True])
-def test_out_may_have_gaps(dtype: Dtype, accumulate: bool) -> None:
-    layer = layer_of(20, 6, 40, dtype)
-    options: dict[str, Any] = {"accumulate": accumulate}
-    dense = places(layer, 0.5)
-    sx.linear_cross_entropy_with_grad(*layer, out=dense, **options)
-    for step in (2, -1):
-        wide = [np.full([2 * n for n in place.shape], 0.5, dtype) for place in dense]
-        views: Any = tuple(array[(slice(None, None, step),) * array.ndim] for array in wide)
-        views = tuple(
-            view[tuple(map(slice, place.shape))] for view, place in zip(views, dense, strict=True)
-        )
-        before = [array.copy() for array in wide]
-        sx.linear_cross_entropy_with_grad(*layer, out=views, **options)
-        assert all(map(same_bits, views, dense))
-        for view in views:
-            view[...] = 0.5
-        assert all(map(same_bits, wide, before))
-
-
-@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
-def test_a_sum_over_many_chunks_is_rounded_to_16_bits_once(dtype: Dtype) -> None:
-    """Terms of which each alone would vanish beside the sum."""
-    rows = 5000
-    hidden = np.ones((rows, 1), dtype)
-    layer = Layer(hidden, np.zeros((2, 1), dtype), np.zeros(rows, int), np.zeros(2, dtype))
-    _, found = sx.linear_cross_entropy_with_grad(*layer, reduction="sum")
-    expected = np.array([-rows / 2, rows / 2]).astype(dtype)
-    assert found.linear_weight is not None
-    assert same_bits(found.linear_weight[:, 0], expected)
-    assert same_bits(found.linear_bias, expected)
-
-
-def test_operands_may_be_of_several_dtypes_and_every_gradient_is_of_its_own() -> None:
-    layer = layer_of(9, 8, 70, np.float64)
-    for kinds in [
-        (FLOAT16, FLOAT32, BFLOAT16),
-        (FLOAT32, FLOAT64, FLOAT32),
-        (BFLOAT16, FLOAT16, FLOAT64),
-    ]:
-        hidden, weight, bias = (
-            np.asarray(array).astype(kind)
-            for array, kind in zip((*layer[:2], layer.linear_bias), kinds, strict=True)
-        )
-        mixed = Layer(hidden, weight, layer.targets, bias)
-        expected_loss, expected = written_out(mixed)
-        loss, found = sx.linear_cross_entropy_with_grad(*mixed)
-        products = FLOAT64 if FLOAT64 in kinds[:2] else FLOAT32
-        assert loss.dtype == products
-        np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
-        for grad, wanted, kind in zip(found, expected, kinds, strict=True):
-            close(grad, wanted, kind, 100, products)
-
-
-def test_integers_are_doubles_and_lists_are_taken() -> None:
-    loss, found = sx.linear_cross_entropy_with_grad([[1, 2]], [[3, 4], [5, 6]], [0], [0, 1])
-    assert loss.dtype == FLOAT64
-    assert all(grad is not None and grad.dtype == FLOAT64 for grad in found)
-    assert loss == sx.cross_entropy([[11.0, 18.0]], [0])
-    narrow = sx.linear_cross_entropy([[1, 2]], [[3, 4], [5, 6]], [0], dtype="float32")
-    assert narrow.dtype == FLOAT32
-
-
-# What is not read.
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_rows_that_do_not_count_are_not_read(dtype: Dtype) -> None:
-    layer = layer_of(40, 12, 300, dtype)
-    counts = np.random.default_rng(0).random(40) < 0.5
-    weights = np.where(np.arange(40) % 3 == 0, 0.0, 2.0)
-    ignored = layer._replace(targets=np.where(counts, layer.targets, -100))
-    kept = (ignored.targets != -100) & (weights != 0)
-    loss, found = sx.linear_cross_entropy_with_grad(*ignored, sample_weight=weights)
-    spoilt = ignored._replace(hidden=np.where(kept[:, np.newaxis], layer.hidden, dtype.type(NAN)))
-    other, others = sx.linear_cross_entropy_with_grad(*spoilt, sample_weight=weights)
-    assert same_bits(loss, other)
-    assert all(map(same_bits, found, others))
-    assert found.hidden is not None
-    assert not found.hidden[~kept].any()
-    dropped = ignored._replace(hidden=ignored.hidden[kept], targets=ignored.targets[kept])
-    alone, of_kept = sx.linear_cross_entropy_with_grad(*dropped, sample_weight=weights[kept])
-    assert same_bits(loss, alone)
-    assert same_bits(found.linear_weight, of_kept.linear_weight)
-    assert same_bits(found.hidden[kept], of_kept.hidden)
-
-
-@pytest.mark.parametrize("option", ["valid_classes", "class_mask"])
-def test_masked_classes_may_hold_anything(option: str) -> None:
-    layer = layer_of(20, 12, 300)
-    assert layer.linear_bias is not None
-    real = np.arange(300) < 280
-    value: Any = 280 if option == "valid_classes" else real
-    layer.targets[layer.targets >= 280] = 5
-    options: dict[str, Any] = {option: value, "label_smoothing": 0.1}
-    loss, found = sx.linear_cross_entropy_with_grad(*layer, **options)
-    spoilt = layer._replace(
-        linear_weight=np.where(real[:, np.newaxis], layer.linear_weight, np.float32(NAN)),
-        linear_bias=np.where(real, layer.linear_bias, np.float32(INF)),
-    )
-    other, others = sx.linear_cross_entropy_with_grad(*spoilt, **options)
-    assert same_bits(loss, other)
-    assert all(map(same_bits, found, others))
-    assert found.linear_weight is not None
-    assert not found.linear_weight[280:].any()
-
-
-@pytest.mark.parametrize("option", ["valid_classes", "class_mask"])
-def test_a_target_that_is_masked_has_infinite_loss_and_finite_gradients(option: str) -> None:
-    layer = layer_of(4, 12, 300)
-    layer.targets[3] = 299
-    value: Any = 280 if option == "valid_classes" else np.arange(300) < 280
-    options: dict[str, Any] = {option: value, "reduction": "none"}
-    loss, found = sx.linear_cross_entropy_with_grad(*layer, **options)
-    expected_loss, expected = written_out(layer, **options)
-    assert loss[3] == INF
-    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
-    for grad, wanted in zip(found, expected, strict=True):
-        close(grad, wanted, FLOAT32, 300)
-    probabilities = np.full((4, 300), 1 / 300)
-    of_all = sx.linear_cross_entropy(*layer[:2], probabilities, **options)
-    assert (of_all == INF).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_without_a_row_that_counts_gradients_are_zero_or_left_alone(dtype: Dtype) -> None:
-    layer = layer_of(5, 3, 20, dtype)._replace(targets=np.full(5, -100))
-    loss, found = sx.linear_cross_entropy_with_grad(*layer, out=places(layer, NAN))
-    assert np.isnan(loss)
-    assert all(grad is not None and not grad.any() for grad in found)
-    left = places(layer, 0.5)
-    sx.linear_cross_entropy_with_grad(*layer, out=left, accumulate=True, on_empty="zero")
-    assert all((place == 0.5).all() for place in left)
-    with pytest.raises(ValueError, match="not ignored"):
-        sx.linear_cross_entropy_with_grad(*layer, out=left, on_empty="raise")
-    assert all((place == 0.5).all() for place in left)
-
-
-def test_a_nan_stays_in_its_row_of_losses_and_of_the_gradient_of_hidden() -> None:
-    layer = layer_of(6, 5, 50)
-    expected_loss, expected = sx.linear_cross_entropy_with_grad(*layer, reduction="none")
-    layer.hidden[3, 2] = NAN
-    loss, found = sx.linear_cross_entropy_with_grad(*layer, reduction="none")
-    others = np.arange(6) != 3
-    assert found.hidden is not None
-    assert expected.hidden is not None
-    assert np.isnan(loss[3])
-    assert np.isnan(found.hidden[3]).all()
-    assert same_bits(loss[others], expected_loss[others])
-    assert same_bits(found.hidden[others], expected.hidden[others])
-
-
 # How good it is.
 
 
@@ -592,93 +263,3 @@ def test_gradients_are_more_exact_than_those_of_numpys_products() -> None:
 
     for ours, theirs, wanted in zip(found[:2], peers, exact[:2], strict=True):
         assert error(ours, wanted) < 0.5 * error(theirs, wanted)
-
-
-# Bad input that only this function can get.
-
-L = layer_of(4, 3, 6)
-CALLS: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
-    "linear_weight: expected shape (V, 3) to match hidden (4, 3), got (6, 2)": (
-        ValueError,
-        lambda: sx.linear_cross_entropy(L.hidden, L.linear_weight[:, :2], L.targets),
-    ),
-    "linear_weight: expected shape (V, 3) to match hidden (4, 3), got (6,)": (
-        ValueError,
-        lambda: sx.linear_cross_entropy(L.hidden, L.linear_weight[:, 0], L.targets),
-    ),
-    "linear_weight: expected at least one class, got (0, 3)": (
-        ValueError,
-        lambda: sx.linear_cross_entropy(L.hidden, L.linear_weight[:0], L.targets),
-    ),
-    "linear_bias: expected shape (6,) to match linear_weight (6, 3), got (5,)": (
-        ValueError,
-        lambda: sx.linear_cross_entropy(*L[:3], np.zeros(5)),
-    ),
-    "hidden: expected at least one dimension, got a 0-d array": (
-        ValueError,
-        lambda: sx.linear_cross_entropy(1.0, L.linear_weight, 0),
-    ),
-    "targets[3] = 6 is outside [0, 6)": (
-        IndexError,
-        lambda: sx.linear_cross_entropy(*L[:2], [0, 1, 2, 6]),
-    ),
-    "targets: expected shape (4,) to match the logits (4, 6), got (5,)": (
-        ValueError,
-        lambda: sx.linear_cross_entropy(*L[:2], [0] * 5),
-    ),
-    'grads: expected names among ["hidden", "linear_weight", "linear_bias"], got \'weight\'': (
-        ValueError,
-        lambda: sx.linear_cross_entropy_with_grad(*L, grads=["weight"]),  # type: ignore[list-item]
-    ),
-    'grads: expected names among ["hidden", "linear_weight", "linear_bias"], got str': (
-        TypeError,
-        lambda: sx.linear_cross_entropy_with_grad(*L, grads="hidden"),  # type: ignore[arg-type]
-    ),
-    "out[1]: expected None for a gradient that is not wanted, got an array": (
-        ValueError,
-        lambda: sx.linear_cross_entropy_with_grad(*L, grads=NAMES[:1], out=places(L, 0)),
-    ),
-    "out[2]: expected an array to add to, for each gradient, got None": (
-        ValueError,
-        lambda: sx.linear_cross_entropy_with_grad(
-            *L, out=(*places(L, 0)[:2], None), accumulate=True
-        ),
-    ),
-    "out[0]: expected no memory in common with an input, got some": (
-        ValueError,
-        lambda: sx.linear_cross_entropy_with_grad(*L, out=(L.hidden, None, None)),
-    ),
-    "out: expected arrays with no memory in common, got some": (
-        ValueError,
-        lambda: sx.linear_cross_entropy_with_grad(
-            *L, out=((room := np.zeros((6, 3), np.float32))[:4], room, None)
-        ),
-    ),
-    "out[1]: expected shape (6, 3) like linear_weight, got (4, 3)": (
-        ValueError,
-        lambda: sx.linear_cross_entropy_with_grad(
-            *L, out=(None, np.zeros((4, 3), np.float32), None)
-        ),
-    ),
-    "out: expected three arrays or None (hidden, linear_weight, linear_bias), got 2 of them": (
-        ValueError,
-        lambda: sx.linear_cross_entropy_with_grad(*L, out=(None, None)),  # type: ignore[arg-type]
-    ),
-    "accumulate: expected a bool, got int": (
-        TypeError,
-        lambda: sx.linear_cross_entropy_with_grad(*L, accumulate=1),  # type: ignore[arg-type]
-    ),
-}
-
-
-@pytest.mark.parametrize("message", CALLS)
-def test_a_message_says_what_came_and_what_was_wanted(message: str) -> None:
-    error, call = CALLS[message]
-    with pytest.raises(error) as caught:
-        call()
-    assert str(caught.value) == message
-
-
-def test_bfloat16_is_the_dtype_of_ml_dtypes() -> None:
-    _, found = sx.linear_cross_entropy_with_grad(*layer_of(3, 4, 5, ml_dtypes.bfloat16))
-    assert all(grad is not None and grad.dtype == ml_dtypes.bfloat16 for grad in found)

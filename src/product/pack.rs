@@ -6,7 +6,7 @@
 
 use super::{Factor, Kernels};
 use crate::batch::Matrix;
-use crate::element::{Element, Kind, Wide, store_part};
+use crate::element::{Element, Kind, Widen, store_part};
 use crate::error::{self, Error};
 use crate::simd::{Float, Kernel, Level, Simd};
 use half::{bf16, f16};
@@ -231,31 +231,6 @@ impl<T: Factor> Bands<'_, T> {
 fn copy<T: Copy>(from: &[Cell<T>], to: &mut [T]) {
     for i in 0..to.len() {
         to[i] = from[i].get();
-    }
-}
-
-/// Elements of 16 bits as singles.
-struct Widen<'a, E, T> {
-    from: &'a [Cell<E>],
-    to: &'a [Cell<T>],
-}
-
-impl<E: Element<Compute = f32>, T: Factor> Kernel for Widen<'_, E, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Self { from, to } = self;
-        let steps = from.chunks_exact(f32::LANES).zip(to.chunks(f32::LANES));
-        for (from, to) in steps {
-            let wide: Wide<S, E> = E::load(simd, from);
-            let lanes = crate::simd::Vector::<S>::to_array(wide, 0.0);
-            to.iter().zip(lanes).for_each(|(to, value)| to.set(T::from_f64(f64::from(value))));
-        }
-        let done = from.len() - from.len() % f32::LANES;
-        for (from, to) in from[done..].iter().zip(&to[done..]) {
-            to.set(T::from_f64(from.get().to_f64()));
-        }
     }
 }
 

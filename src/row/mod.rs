@@ -66,7 +66,7 @@ mod write;
 
 pub use chunk::Chunk;
 pub use compare::{Compare, Nearer};
-pub use convert::{Logarithms, Widen};
+pub use convert::Logarithms;
 pub use locate::{At, Locate};
 pub use measure::{Classes, Forward, JensenShannon, Measure, Pair, Reverse};
 pub use moments::{Moments, Nothing, Statistics, Weighted};

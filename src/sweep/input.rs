@@ -68,15 +68,7 @@ impl Input {
     /// Whether a class takes part in a row.
     pub fn is_allowed(&self, row: usize, column: usize) -> bool {
         self.window.contains(&column)
-            && self.mask.as_ref().is_none_or(|mask| is_set(mask, row, column))
-    }
-}
-
-fn is_set(mask: &Matrix, row: usize, column: usize) -> bool {
-    if mask.is_contiguous::<u8>() {
-        mask.cells::<u8>(row, column..column + 1)[0].get() != 0
-    } else {
-        mask.get(row, column) != 0.0
+            && self.mask.as_ref().is_none_or(|mask| mask.at::<u8>(row, column) != 0.0)
     }
 }
 
@@ -84,6 +76,6 @@ fn count(mask: &Matrix, row: usize, columns: Range<usize>) -> usize {
     if mask.is_contiguous::<u8>() {
         mask.cells::<u8>(row, columns).iter().filter(|byte| byte.get() != 0).count()
     } else {
-        columns.filter(|&column| is_set(mask, row, column)).count()
+        columns.filter(|&column| mask.get(row, column) != 0.0).count()
     }
 }

@@ -2,11 +2,11 @@
 
 use super::tile::{Part, Tile};
 use crate::batch::Matrix;
-use crate::element::Element;
+use crate::element::{Element, Widen};
 use crate::error::Error;
 use crate::exp::Exp;
 use crate::loss::Divergence;
-use crate::row::{Logarithms, Pair, Widen};
+use crate::row::{Logarithms, Pair};
 use crate::simd::Level;
 use std::cell::Cell;
 

@@ -204,12 +204,7 @@ where
     /// The logit at a place as it is summed, -inf if it is masked, and its derivative with respect to the one
     /// in memory.
     pub(super) fn logit(&self, row: usize, column: usize) -> (f64, f64) {
-        let logits = &self.input.logits;
-        let given = if logits.is_contiguous::<E>() {
-            logits.cells::<E>(row, column..column + 1)[0].get().to_f64()
-        } else {
-            logits.get(row, column)
-        };
+        let given = self.input.logits.at::<E>(row, column);
         if !self.input.is_allowed(row, column) {
             return (f64::NEG_INFINITY, 0.0);
         }
