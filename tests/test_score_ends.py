@@ -267,7 +267,7 @@ def test_side_files_that_would_take_much_memory_are_refused(
     assert line == "offsets.npy: expected at most 3 numbers, got 4"
 
 
-def test_a_file_that_ends_early_is_refused_and_the_reader_ends(
+def test_a_file_that_ends_early_is_refused_and_the_threads_end(
     batch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The archive promises 40 rows and holds 10: known only when they are read."""
@@ -280,7 +280,7 @@ def test_a_file_that_ends_early_is_refused_and_the_reader_ends(
     (tmp_path / "x.npz").write_bytes(data)
     line = refused(capsys, run(tmp_path, logits="x.npz"))
     assert line.startswith("x.npz: ")
-    assert not [t for t in threading.enumerate() if t.name == "softxent-reader"]
+    assert not [t for t in threading.enumerate() if t.name.startswith(chunks.NAME)]
 
 
 def test_missing_extras_are_named(

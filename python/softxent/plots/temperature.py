@@ -1,22 +1,22 @@
 """The loss at other temperatures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from softxent.curves.rows import counted
-from softxent.curves.temperatures import TemperatureCurve
+from softxent.curves.rows import counted, row_weights
+from softxent.curves.temperatures import TemperatureCurve, losses_at
 from softxent.functions.evaluation import evaluate
 from softxent.plots.axes import Drawn
+from softxent.totals import Totals
 
 DEFAULT_TEMPERATURES = tuple(np.geomspace(0.5, 2.0, 25).tolist())
 
 
 class TemperatureDisplay(Drawn):
     """The mean loss against the temperature, with the best one.
-
-    An evaluation is of one temperature, so there is no ``from_evaluation``.
 
     Attributes
     ----------
@@ -44,6 +44,18 @@ class TemperatureDisplay(Drawn):
         self.best = curve.best
 
     @classmethod
+    def from_evaluation(
+        cls, evaluations: Mapping[float, Totals], *, ax: Any = None
+    ) -> "TemperatureDisplay":
+        """Draw evaluations of the same rows, each by its temperature: one alone says nothing of others.
+
+        Results of `softxent.Evaluator` do as well, for data that comes in batches. ValueError if there is
+        none, or if they are not of the same rows.
+        """
+        display: TemperatureDisplay = cls(TemperatureCurve.of_totals(evaluations)).plot(ax)
+        return display
+
+    @classmethod
     def from_logits(
         cls,
         logits: ArrayLike,
@@ -56,12 +68,10 @@ class TemperatureDisplay(Drawn):
         """Compute and draw; `options` and errors are those of `softxent.evaluate`, but `temperature`."""
         evaluation = evaluate(logits, targets, **options)
         there = counted(evaluation)
-        weight = options.get("sample_weight")
-        total = float(there.sum())
-        if weight is not None:
-            total = float(np.ravel(np.asarray(weight, np.float64))[there].sum())
+        weights = row_weights(evaluation, options.get("sample_weight"))
         curve = TemperatureCurve(np.ravel(np.asarray(temperatures, np.float64)).tolist())
-        curve.add(logits, targets, total, **options)
+        sums = losses_at(curve.temperatures.tolist(), logits, targets, **options)
+        curve.add(sums, float(weights[there].sum()))
         display: TemperatureDisplay = cls(curve).plot(ax)
         return display
 
