@@ -92,6 +92,21 @@ def test_the_histogram_has_every_token_that_counts(batch: Any) -> None:
     assert display.mean == sx.evaluate(*batch).loss
 
 
+def test_what_is_not_finite_is_named_and_hides_nothing_else(batch: Any) -> None:
+    """One infinite loss stretched the histogram to 99, and one NaN row left the temperatures blank."""
+    logits, targets = batch[0].copy(), batch[1]
+    largest = sx.evaluate(logits, targets).nll.max()
+    logits[0, 0, targets[0, 0]] = -np.inf
+    logits[1, 1, 3] = np.nan
+    display = plots.LossHistogramDisplay.from_logits(logits, targets)
+    assert (display.counts.sum(), display.infinite, display.nan) == (6 * 30 - 3, 1, 1)
+    assert display.edges[-1] <= largest * (1 + 1 / 8000)
+    assert display.ax_.get_title().endswith(", 1 infinite not shown, 1 NaN not shown")
+    tempered = plots.TemperatureDisplay.from_logits(logits, targets)
+    assert np.isnan(tempered.best)
+    assert tempered.ax_.get_title().endswith(": none is finite")
+
+
 def test_losses_by_position_are_means_over_sequences(batch: Any) -> None:
     nll = sx.cross_entropy(*batch, reduction="none")
     expected = nll.sum(axis=0) / (batch[1] != -100).sum(axis=0)

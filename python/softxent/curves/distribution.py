@@ -36,6 +36,12 @@ class Distribution:
         """How many of them were infinite."""
         return int(self._counts[_INFINITE])
 
+    @property
+    def largest_finite(self) -> float:
+        """The largest of those that are finite, to 1 in 8000; 0 if there are none."""
+        used = np.flatnonzero(self._counts[:_INFINITE])
+        return min(float(_middles(used[-1:])[0]), self.largest) if used.size else 0.0
+
     def add(self, values: NDArray[Any]) -> None:
         """Count values, of any shape."""
         flat = np.maximum(np.ravel(values).astype(np.float32), np.float32(0))  # also -0; NaN stays

@@ -61,8 +61,8 @@ class TemperatureCurve:
 
     @property
     def best(self) -> float:
-        """The temperature of the lowest mean loss; NaN where there is none."""
-        losses = self.losses
-        if np.isnan(losses).all():
+        """The temperature of the lowest mean loss; NaN where none is finite."""
+        losses = np.where(np.isfinite(self.losses), self.losses, np.inf)
+        if np.isinf(losses).all():
             return float("nan")
-        return float(self.temperatures[np.nanargmin(losses)])
+        return float(self.temperatures[losses.argmin()])

@@ -106,8 +106,10 @@ class ReliabilityDisplay(Drawn):
         )
 
     def _draw(self, ax: Any) -> None:
-        ax.stairs(self.share, self.edges, fill=True, color="0.85", label="share of the tokens")
-        ax.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1, label="calibrated")
+        ax.stairs(
+            self.share, self.edges, fill=True, color="C0", alpha=0.25, label="share of the tokens"
+        )
+        ax.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="calibrated")
         used = self.share > 0
         ax.plot(
             self.confidence[used],
@@ -116,13 +118,15 @@ class ReliabilityDisplay(Drawn):
             marker="o",
             markersize=4,
             label="accuracy",
+            clip_on=False,  # all right, or all wrong, is on the frame
         )
+        error = f"{self.expected_error:.2%}" if np.isfinite(self.expected_error) else "of nothing"
         ax.set(
             xlabel="confidence: probability of the predicted class",
             ylabel="share",
-            title=f"Reliability: expected calibration error {self.expected_error:.2%}",
+            title=f"Reliability: expected calibration error {error}",
             xlim=(0, 1),
             ylim=(0, 1),
         )
         ax.grid(alpha=0.3)
-        ax.legend(loc="upper left")
+        ax.legend()

@@ -77,10 +77,13 @@ class TemperatureDisplay(Drawn):
 
     def _draw(self, ax: Any) -> None:
         ax.plot(self.temperatures, self.losses, color="C0", marker="o", markersize=3)
+        title = "Loss by temperature"
         if np.isfinite(self.best):
-            ax.axvline(self.best, color="C1", linestyle="--", label=f"best: {self.best:.3g}")
+            at_an_end = self.best in (self.temperatures.min(), self.temperatures.max())
+            label = f"best: {self.best:.3g}{' or beyond' if at_an_end else ''}"
+            ax.axvline(self.best, color="C1", linestyle="--", label=label)
             ax.legend()
-        ax.set(
-            xlabel="temperature", ylabel="mean loss (nats per token)", title="Loss by temperature"
-        )
+        else:
+            title += ": none is finite"
+        ax.set(xlabel="temperature", ylabel="mean loss (nats per token)", title=title)
         ax.grid(alpha=0.3)
