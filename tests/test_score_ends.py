@@ -79,6 +79,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     assert (process.returncode, process.stderr) == (1, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.usefixtures("batch")
+def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "softxent", "score", "logits.npy", "targets.npy"]
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (process.returncode, process.stderr) == (
+        1,
+        "softxent: cannot print: No space left on device\n",
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals there")
 @pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("no_color", ["", "1"])
@@ -128,6 +142,21 @@ def test_nothing_is_overwritten_without_force(
         assert run(tmp_path, option, name, "--force") == 0
         assert (tmp_path / name).read_bytes()[:4] != b"mine"
         capsys.readouterr()
+
+
+def test_what_is_read_is_not_overwritten_even_with_force(
+    batch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slip of the hand, and the logits were gone: their losses stood in their place."""
+    save(tmp_path / "offsets.npy", np.array([0, 40]))
+    save(tmp_path / "both.npy", batch[0])
+    (tmp_path / "link.npy").symlink_to("logits.npy")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    options = ["--offsets", "offsets.npy", "--teacher", "both.npy", "--force", "--per-token"]
+    for name in ("logits.npy", "targets.npy", "offsets.npy", "both.npy", "link.npy"):
+        line = refused(capsys, run(tmp_path, *options, name))
+        assert line == f"{name}: is read by this very command"
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_refused_run_leaves_no_files(
