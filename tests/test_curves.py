@@ -14,7 +14,7 @@ from softxent.curves.calibration import Calibration
 from softxent.curves.distribution import Distribution
 from softxent.curves.positions import BINS, LossByPosition
 from softxent.curves.rows import confidence, counted
-from softxent.curves.temperatures import TemperatureCurve
+from softxent.curves.temperatures import TemperatureCurve, losses_at
 
 PERCENTS = [0.0, 5.0, 50.0, 99.9, 100.0]
 
@@ -94,7 +94,9 @@ def test_the_confidence_is_the_largest_probability(dtype: Any) -> None:
     options = {"temperature": 1.7, "softcap": 5.0}
     evaluation = sx.evaluate(logits, random.integers(0, 100, 40), **options)  # type: ignore[arg-type]
     expected = sx.softmax(logits.astype(np.float64), **options).max(axis=1)  # type: ignore[arg-type]
-    np.testing.assert_allclose(confidence(logits, evaluation, **options), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        confidence(logits, evaluation.predicted, evaluation.lse, **options), expected, rtol=1e-5
+    )
 
 
 def test_ignored_rows_do_not_count_and_rows_of_nan_do() -> None:
@@ -103,7 +105,7 @@ def test_ignored_rows_do_not_count_and_rows_of_nan_do() -> None:
     logits[3] = -np.inf
     evaluation = sx.evaluate(logits, [0, 1, -100, 2])
     assert counted(evaluation).tolist() == [True, True, False, True]
-    sure = confidence(logits, evaluation)
+    sure = confidence(logits, evaluation.predicted, evaluation.lse)
     assert np.isnan(sure).tolist() == [False, True, True, True]
 
 
@@ -136,11 +138,28 @@ def test_the_loss_at_a_temperature_is_that_of_cross_entropy() -> None:
     targets = random.integers(0, 30, 60)
     targets[3] = -100
     found = TemperatureCurve([0.5, 1.0, 3.0])
-    found.add(logits[:20], targets[:20], 19)
-    found.add(logits[20:], targets[20:], 40)
+    for part, weight in ((slice(20), 19), (slice(20, None), 40)):
+        found.add(losses_at(found.temperatures.tolist(), logits[part], targets[part]), weight)
     expected = [sx.cross_entropy(logits, targets, temperature=t) for t in (0.5, 1.0, 3.0)]
     np.testing.assert_allclose(found.losses, expected, rtol=1e-13)
     assert found.best == 3.0
+
+
+def test_evaluations_by_their_temperature_are_the_same_curve_in_order() -> None:
+    logits, targets = np.random.default_rng(0).standard_normal((30, 9)), np.arange(30) % 9
+    targets[4] = -100
+    totals: dict[float, sx.Totals] = {
+        t: sx.evaluate(logits, targets, temperature=t) for t in (3.0, 0.5, 1.0)
+    }
+    found = TemperatureCurve.of_totals(totals)
+    assert found.temperatures.tolist() == [0.5, 1.0, 3.0]
+    assert found.losses.tolist() == [totals[t].loss for t in (0.5, 1.0, 3.0)]
+    assert found.best == min(totals, key=lambda t: totals[t].loss)
+    totals[2.0] = sx.evaluate(logits[1:], targets[1:])
+    with pytest.raises(
+        ValueError, match=r"expected the same rows at each temperature, got 29, 29, 28, 29"
+    ):
+        TemperatureCurve.of_totals(totals)
 
 
 def test_without_rows_no_temperature_is_best() -> None:

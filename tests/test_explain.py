@@ -199,6 +199,8 @@ def test_bad_sequences_are_refused(sequences: Any, expected: str) -> None:
         ["--target", "dog"],
         ["--temperature", "0"],
         ["--probabilities", "0,1"],
+        ["--dataset", "--temperature", "2"],
+        ["--dataset", "--target", "mat"],
     ],
 )
 def test_bad_options_are_refused_in_one_line(

@@ -49,6 +49,15 @@ def test_every_job_says_why_it_is_there(workflow: str) -> None:
     assert [lines[i] for i in jobs if i == 0 or not lines[i - 1].startswith("  # ")] == []
 
 
+def test_an_action_is_named_by_its_commit_and_by_the_version_that_it_is() -> None:
+    """A tag can be moved to other code; a commit cannot. One commit for an action, wherever it is used."""
+    lines = [line for path in WORKFLOWS for line in path.read_text(encoding="utf-8").splitlines()]
+    uses = [line.partition("uses: ")[2] for line in lines if "uses: " in line]
+    pinned = [re.fullmatch(r"([\w./-]+)@[0-9a-f]{40} # v\d+\.\d+\.\d+", use) for use in uses]
+    assert [use for use, found in zip(uses, pinned, strict=True) if not found] == []
+    assert len(set(uses)) == len({found[1] for found in pinned if found})
+
+
 def test_only_the_publishing_job_may_write_anything() -> None:
     text = read(".github/workflows/release.yml")
     assert text.count("id-token: write") == 1

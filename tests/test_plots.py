@@ -59,7 +59,7 @@ def test_a_display_draws_on_axes_of_its_own_or_on_given_ones(name: str, batch: A
 def test_an_evaluation_is_drawn_as_its_logits_are(batch: Any) -> None:
     logits, targets = batch
     evaluation = sx.evaluate(logits, targets)
-    sure = confidence(logits, evaluation)
+    sure = confidence(logits, evaluation.predicted, evaluation.lse)
     pairs = [
         (
             plots.LossHistogramDisplay.from_evaluation(evaluation),
@@ -72,6 +72,12 @@ def test_an_evaluation_is_drawn_as_its_logits_are(batch: Any) -> None:
         (
             plots.ReliabilityDisplay.from_evaluation(evaluation, sure, targets),
             plots.ReliabilityDisplay.from_logits(logits, targets),
+        ),
+        (
+            plots.TemperatureDisplay.from_evaluation(
+                {t: sx.evaluate(logits, targets, temperature=t) for t in (0.5, 2.0)}
+            ),
+            plots.TemperatureDisplay.from_logits(logits, targets, temperatures=[0.5, 2.0]),
         ),
     ]
     for one, other in pairs:
@@ -86,6 +92,21 @@ def test_the_histogram_has_every_token_that_counts(batch: Any) -> None:
     assert display.mean == sx.evaluate(*batch).loss
 
 
+def test_what_is_not_finite_is_named_and_hides_nothing_else(batch: Any) -> None:
+    """One infinite loss stretched the histogram to 99, and one NaN row left the temperatures blank."""
+    logits, targets = batch[0].copy(), batch[1]
+    largest = sx.evaluate(logits, targets).nll.max()
+    logits[0, 0, targets[0, 0]] = -np.inf
+    logits[1, 1, 3] = np.nan
+    display = plots.LossHistogramDisplay.from_logits(logits, targets)
+    assert (display.counts.sum(), display.infinite, display.nan) == (6 * 30 - 3, 1, 1)
+    assert display.edges[-1] <= largest * (1 + 1 / 8000)
+    assert display.ax_.get_title().endswith(", 1 infinite not shown, 1 NaN not shown")
+    tempered = plots.TemperatureDisplay.from_logits(logits, targets)
+    assert np.isnan(tempered.best)
+    assert tempered.ax_.get_title().endswith(": none is finite")
+
+
 def test_losses_by_position_are_means_over_sequences(batch: Any) -> None:
     nll = sx.cross_entropy(*batch, reduction="none")
     expected = nll.sum(axis=0) / (batch[1] != -100).sum(axis=0)
@@ -95,8 +116,27 @@ def test_losses_by_position_are_means_over_sequences(batch: Any) -> None:
     flat = (batch[0].reshape(180, 40), batch[1].ravel())
     packed = plots.LossByPositionDisplay.from_logits(*flat, offsets=range(0, 181, 30))
     np.testing.assert_array_equal(packed.losses, display.losses)
-    with pytest.raises(ValueError, match="offsets: expected to rise from 0 to 180"):
-        plots.LossByPositionDisplay.from_logits(*flat, offsets=[0, 10])
+    for wrong in ([0, 10], [0, 100, 50, 180]):
+        with pytest.raises(ValueError, match="offsets: expected to rise from 0 to 180"):
+            plots.LossByPositionDisplay.from_logits(*flat, offsets=wrong)
+
+
+@pytest.mark.parametrize("name", DISPLAYS)
+def test_a_weight_counts_like_repeated_rows(name: str) -> None:
+    if (
+        name == "LossHistogramDisplay"
+    ):  # it counts tokens; the mean of `evaluate` is weighted already
+        return
+    random = np.random.default_rng(0)
+    logits, targets = random.standard_normal((6, 4, 9)), random.integers(0, 9, (6, 4))
+    times = np.array([2, 1, 3, 1, 1, 2])
+    weighted = DISPLAYS[name].from_logits(
+        logits, targets, sample_weight=np.repeat(times[:, None], 4, 1)
+    )
+    repeated = DISPLAYS[name].from_logits(logits.repeat(times, 0), targets.repeat(times, 0))
+    for key, value in vars(weighted).items():
+        if not key.endswith("_"):
+            np.testing.assert_allclose(value, getattr(repeated, key), rtol=1e-12)
 
 
 def test_the_class_axis_may_be_any(batch: Any) -> None:

@@ -6,6 +6,8 @@ how it ends is in `test_score_ends`.
 
 import csv
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import softxent as sx
 from array_files import save, save_safetensors
 from numpy.typing import NDArray
 from score_command import SMALL_CHUNK, run, save_batch
+from softxent.files.opening import open_array
 from softxent.score import chunks
 from softxent.score.teacher import Mean
 
@@ -92,6 +95,28 @@ def test_the_size_of_a_chunk_leaves_no_trace(
     for rounded in "objective", "expected_calibration_error":
         assert found.pop(rounded) == pytest.approx(expected.pop(rounded), rel=1e-12)
     assert found == expected
+
+
+@pytest.mark.parametrize(("suffix", "most"), [(".npy", 2), (".npz", 1)])
+def test_chunks_come_in_order_whoever_is_faster_and_an_archive_is_read_by_one(
+    suffix: str, most: int, tmp_path: Path
+) -> None:
+    """Whatever lies behind in an archive would be unpacked again, from the beginning."""
+    rows = np.arange(40, dtype=np.float32)[:, None].repeat(50, axis=1)
+    at_work: set[str] = set()
+
+    def work(chunk: chunks.Chunk) -> tuple[int, list[float]]:
+        at_work.add(threading.current_thread().name)
+        time.sleep(
+            0.02 if chunk.start % 2 else 0.0
+        )  # chunks of seven rows: every other one is slow
+        return chunk.start, chunk.arrays["x"][:, 0].tolist()
+
+    with open_array(str(save(tmp_path / f"x{suffix}", rows))) as file:
+        found = list(chunks.each_chunk({"x": file}, 40, {"x": 50}, work))
+    assert [start for start, _ in found] == list(range(0, 40, 7))
+    assert [value for _, values in found for value in values] == list(range(40))
+    assert len(at_work) == most
 
 
 def test_rows_of_several_axes_are_sequences(report: Any, tmp_path: Path) -> None:

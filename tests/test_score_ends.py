@@ -79,6 +79,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     assert (process.returncode, process.stderr) == (1, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.usefixtures("batch")
+def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "softxent", "score", "logits.npy", "targets.npy"]
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (process.returncode, process.stderr) == (
+        1,
+        "softxent: cannot print: No space left on device\n",
+    )
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals there")
 @pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("no_color", ["", "1"])
@@ -128,6 +142,21 @@ def test_nothing_is_overwritten_without_force(
         assert run(tmp_path, option, name, "--force") == 0
         assert (tmp_path / name).read_bytes()[:4] != b"mine"
         capsys.readouterr()
+
+
+def test_what_is_read_is_not_overwritten_even_with_force(
+    batch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slip of the hand, and the logits were gone: their losses stood in their place."""
+    save(tmp_path / "offsets.npy", np.array([0, 40]))
+    save(tmp_path / "both.npy", batch[0])
+    (tmp_path / "link.npy").symlink_to("logits.npy")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    options = ["--offsets", "offsets.npy", "--teacher", "both.npy", "--force", "--per-token"]
+    for name in ("logits.npy", "targets.npy", "offsets.npy", "both.npy", "link.npy"):
+        line = refused(capsys, run(tmp_path, *options, name))
+        assert line == f"{name}: is read by this very command"
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_refused_run_leaves_no_files(
@@ -267,7 +296,7 @@ def test_side_files_that_would_take_much_memory_are_refused(
     assert line == "offsets.npy: expected at most 3 numbers, got 4"
 
 
-def test_a_file_that_ends_early_is_refused_and_the_reader_ends(
+def test_a_file_that_ends_early_is_refused_and_the_threads_end(
     batch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The archive promises 40 rows and holds 10: known only when they are read."""
@@ -280,7 +309,7 @@ def test_a_file_that_ends_early_is_refused_and_the_reader_ends(
     (tmp_path / "x.npz").write_bytes(data)
     line = refused(capsys, run(tmp_path, logits="x.npz"))
     assert line.startswith("x.npz: ")
-    assert not [t for t in threading.enumerate() if t.name == "softxent-reader"]
+    assert not [t for t in threading.enumerate() if t.name.startswith(chunks.NAME)]
 
 
 def test_missing_extras_are_named(

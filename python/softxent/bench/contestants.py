@@ -151,7 +151,7 @@ def _torch_gradient(a: Arrays) -> float:
     logits = torch.from_numpy(a.logits).requires_grad_()
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(a.targets))
     loss.backward()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _torch_softmax(a: Arrays) -> float:

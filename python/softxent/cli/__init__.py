@@ -24,10 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("softxent: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (
-        BrokenPipeError
-    ):  # whoever read the output wants no more; nor may the interpreter's own flush
+    except OSError as error:  # standard output takes no more; nor may the interpreter's own flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # then whoever read it has seen enough
+            print(f"softxent: cannot print: {error.strerror or error}", file=sys.stderr)
         return CANNOT_WRITE
     return status
 

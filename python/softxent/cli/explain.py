@@ -30,13 +30,17 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     explain.add_argument("--labels", metavar="A,B...", help="what the classes are called")
     explain.add_argument("--target", metavar="A", help="the one that came (default: the first)")
-    explain.add_argument("--temperature", type=float, default=1.0, metavar="T")
+    explain.add_argument("--temperature", type=float, metavar="T", help="default: 1")
     explain.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     from softxent.explain import explain, explain_sequences
 
+    of_one_row = (options.labels, options.target, options.temperature)
+    if options.dataset and of_one_row != (None, None, None):
+        return refuse("--dataset: not with --labels, --target or --temperature")
+    temperature = 1.0 if options.temperature is None else options.temperature
     logits, labels = options.logits, options.labels.split(",") if options.labels else None
     if options.probabilities is not None:
         if not all(0 < p <= 1 for p in options.probabilities):
@@ -51,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
             first = labels[0] if labels else "0"
             target = first if options.target is None else options.target
             names = labels or [str(i) for i in range(len(logits))]
-            page = explain(logits, names, target, temperature=options.temperature)
+            page = explain(logits, names, target, temperature=temperature)
     except (ValueError, TypeError) as error:
         return refuse(error)
     print(page.text(ascii_only=not shows("█")))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from softxent.score.request import Request
     from softxent.score.scoring import Score
 
+FILES = ("logits", "targets", "teacher", "offsets", "sample_weight", "weight", "class_mask")
 EPILOG = """\
 A FILE is .npy, .npz or .safetensors (float16, bfloat16, float32, float64), and
 may be far larger than memory. FILE::NAME chooses one of several arrays in it.
@@ -101,6 +102,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.plot is not None and (reason := missing("--plot", ["matplotlib"], "plot")):
         return refuse(reason)
     from softxent.files.array_file import FileError
+    from softxent.files.opening import split
     from softxent.files.results import ResultError, check_result
     from softxent.score.request import Options, Request, RequestError
 
@@ -110,10 +112,11 @@ def _run(options: argparse.Namespace) -> int:
     else:
         given["ignore_index"] = tuple(options.ignore_index)
     asked = Options(**{f.name: given[f.name] for f in fields(Options) if f.name in given})
+    read = [split(given[name])[0] for name in FILES if given[name] is not None]
     try:
         for path in (options.per_token, options.plot):
             if path is not None:
-                check_result(path, force=options.force)
+                check_result(path, force=options.force, read=read)
         with Request(options.logits, options.targets, asked) as request:
             return _score(request, options)
     except (FileError, RequestError, ResultError) as error:

@@ -1,9 +1,9 @@
-"""What can be said of each row from its evaluation: whether it counts, and how sure the model was."""
+"""What can be said of each row of an evaluation: whether and how much it counts, how sure the model was."""
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from softxent.functions.evaluation import Evaluation
 
@@ -18,22 +18,32 @@ def counted(evaluation: Evaluation) -> NDArray[np.bool_]:
     return ~ignored
 
 
+def row_weights(evaluation: Evaluation, sample_weight: ArrayLike | None) -> NDArray[np.float64]:
+    """The weight of each row, flat; ValueError for another number of them."""
+    rows = np.size(evaluation.nll)
+    weights = np.ones(rows) if sample_weight is None else np.ravel(np.asarray(sample_weight, float))
+    if len(weights) != rows:
+        raise ValueError(f"sample_weight: expected {rows} rows, got {len(weights)}")
+    return weights
+
+
 def confidence(
     logits: NDArray[Any],
-    evaluation: Evaluation,
+    predicted: NDArray[Any],
+    lse: NDArray[Any],
     *,
     temperature: float = 1.0,
     softcap: float | None = None,
 ) -> NDArray[np.float64]:
     """The probability of each row's most probable class, flat; NaN where there is none.
 
-    `logits` has the classes along its last axis; `temperature` and `softcap` are those of the evaluation.
+    `logits` has the classes along its last axis; the others are an evaluation's, and what it was made with.
     """
-    predicted = np.ravel(evaluation.predicted)
+    best = np.ravel(predicted)
     rows = logits.reshape(-1, logits.shape[-1])
-    largest = rows[np.arange(len(rows)), np.maximum(predicted, 0)].astype(np.float64)
+    largest = rows[np.arange(len(rows)), np.maximum(best, 0)].astype(np.float64)
     if softcap is not None:
         largest = softcap * np.tanh(largest / softcap)
     with np.errstate(invalid="ignore"):
-        p = np.exp(largest / temperature - np.ravel(evaluation.lse).astype(np.float64))
-    return np.where(predicted < 0, np.nan, np.minimum(p, 1.0))
+        p = np.exp(largest / temperature - np.ravel(lse).astype(np.float64))
+    return np.where(best < 0, np.nan, np.minimum(p, 1.0))

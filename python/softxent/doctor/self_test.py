@@ -1,4 +1,4 @@
-"""Every function against the pure-Python reference, on the instruction set that is in use.
+"""The functions of logits against the pure-Python reference, on the instruction set that is in use.
 
 Knows what is to be equal, and how nearly; as a program (`python -m softxent.doctor.self_test`) it prints
 what it found as JSON. The one idea: logits that every dtype holds exactly, so one answer serves all dtypes.

@@ -27,6 +27,9 @@ class FileError(Exception):
 class Source(Protocol):
     """Bytes at offsets."""
 
+    #: Whether one thread has to read them, from the first to the last.
+    in_order: bool
+
     @property
     def size(self) -> int:
         """How many there are."""
@@ -40,6 +43,8 @@ class Source(Protocol):
 
 class WholeFile:
     """The bytes of a regular file, by positioned reads. Any thread may read."""
+
+    in_order = False
 
     def __init__(self, path: Path) -> None:
         """OSError where it cannot be opened; ValueError where it is no regular file."""
@@ -93,6 +98,11 @@ class ArrayFile:
         if end > source.size:
             wanted = f"{shape_text(shape)} of {dtype.name} end at byte {end:,}"
             raise FileError(f"{label}: truncated: {wanted}, the file at {source.size:,}")
+
+    @property
+    def in_order(self) -> bool:
+        """Whether one thread has to read it, from the first element to the last."""
+        return self._source.in_order
 
     @property
     def nbytes(self) -> int:

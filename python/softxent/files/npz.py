@@ -59,7 +59,9 @@ class _Careful(io.RawIOBase):
 
 
 class _Member:
-    """The unpacked bytes of one member. One thread may read, best in order."""
+    """The unpacked bytes of one member: what lies behind is unpacked again, from the beginning."""
+
+    in_order = True
 
     def __init__(
         self, label: str, whole: WholeFile, archive: zipfile.ZipFile, member: zipfile.ZipInfo

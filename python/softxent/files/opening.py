@@ -8,11 +8,15 @@ from softxent.files.array_file import ArrayFile, FileError, WholeFile, one_line
 SEPARATOR = "::"
 
 
+def split(text: str) -> tuple[str, str | None]:
+    """The file, and the name of the array in it, if one is named."""
+    path, separator, name = text.rpartition(SEPARATOR)
+    return (path, name or None) if separator else (text, None)
+
+
 def open_array(text: str) -> ArrayFile:
     """The array `NAME` of `FILE`, or the only one in it. FileError where there is none to be read."""
-    path, separator, name = text.rpartition(SEPARATOR)
-    if not separator:
-        path, name = text, ""
+    path, name = split(text)
     label = one_line(text)
     try:
         whole = WholeFile(Path(path))
@@ -21,7 +25,7 @@ def open_array(text: str) -> ArrayFile:
     except ValueError as error:  # also a NUL in the name
         raise FileError(f"{label}: {error}") from error
     try:
-        return _read(label, whole, name or None)
+        return _read(label, whole, name)
     except BaseException:
         whole.close()
         raise

@@ -7,7 +7,7 @@ and gets its own when it is complete.
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,12 +18,14 @@ class ResultError(Exception):
     """A result cannot be written. The message is one line that names the file and says why."""
 
 
-def check_result(path: Path, *, force: bool) -> None:
-    """Refuse a result early, before work is done for it."""
+def check_result(path: Path, *, force: bool, read: Iterable[str] = ()) -> None:
+    """Refuse a result early, before work is done for it, and always over a file that is `read` for it."""
     if not path.parent.is_dir():
         raise ResultError(f"{one_line(path)}: no such folder: {one_line(path.parent)}")
     if path.is_dir():
         raise ResultError(f"{one_line(path)}: is a folder")
+    if path.exists() and any(os.path.exists(each) and path.samefile(each) for each in read):
+        raise ResultError(f"{one_line(path)}: is read by this very command")
     if os.path.lexists(path) and not force:
         raise ResultError(f"{one_line(path)}: exists already; --force replaces it")
 

@@ -174,12 +174,18 @@ class Evaluator:
         self, logits: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None
     ) -> Evaluation:
         """Count a batch; returns the evaluation of it alone. A batch that is refused leaves no trace."""
-        reading, ignore_index = self._reading, self._ignore_index
-        rows = _core.evaluate(logits, targets, reading, sample_weight, ignore_index)
+        rows = self.describe(logits, targets, sample_weight=sample_weight)
         batch = Tally.of_nothing(self._tally.top_k)
         evaluation = _evaluation(batch, rows)
         self._tally.merge(batch)
         return evaluation
+
+    def describe(
+        self, logits: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None
+    ) -> dict[str, Any]:
+        """What is known of each row of a batch, as `softxent.totals.Tally.add` takes it; counts nothing."""
+        reading, ignore_index = self._reading, self._ignore_index
+        return _core.evaluate(logits, targets, reading, sample_weight, ignore_index)
 
     def merge(self, other: "Evaluator") -> "Evaluator":
         """Count what another evaluator has counted; returns this one.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softxent.curves.positions import LossByPosition
-from softxent.curves.rows import counted
+from softxent.curves.rows import counted, row_weights
 from softxent.functions.evaluation import Evaluation, evaluate
 from softxent.plots.axes import Drawn
 
@@ -40,13 +40,22 @@ class LossByPositionDisplay(Drawn):
 
     @classmethod
     def from_evaluation(
-        cls, evaluation: Evaluation, *, offsets: ArrayLike | None = None, ax: Any = None
+        cls,
+        evaluation: Evaluation,
+        *,
+        sample_weight: ArrayLike | None = None,
+        offsets: ArrayLike | None = None,
+        ax: Any = None,
     ) -> "LossByPositionDisplay":
-        """Draw the losses of an evaluation of rows (..., T), or of packed rows that `offsets` cut."""
+        """Draw the losses of an evaluation of rows (..., T), or of packed rows that `offsets` cut.
+
+        `sample_weight` is that of the evaluation, which does not hold it.
+        """
         there = counted(evaluation)
+        weights = row_weights(evaluation, sample_weight)
         places = _places(np.shape(evaluation.nll), offsets)
         curve = LossByPosition()
-        curve.add(places[there], np.ravel(evaluation.nll)[there])
+        curve.add(places[there], np.ravel(evaluation.nll)[there], weights[there])
         display: LossByPositionDisplay = cls(curve).plot(ax)
         return display
 
@@ -61,7 +70,9 @@ class LossByPositionDisplay(Drawn):
         **options: Any,
     ) -> "LossByPositionDisplay":
         """Evaluate and draw; `options` and errors are those of `softxent.evaluate`."""
-        return cls.from_evaluation(evaluate(logits, targets, **options), offsets=offsets, ax=ax)
+        weight = options.get("sample_weight")
+        evaluation = evaluate(logits, targets, **options)
+        return cls.from_evaluation(evaluation, sample_weight=weight, offsets=offsets, ax=ax)
 
     def _draw(self, ax: Any) -> None:
         few = len(self.positions) <= 64
@@ -79,6 +90,7 @@ def _places(shape: tuple[int, ...], offsets: ArrayLike | None) -> NDArray[np.int
     if offsets is None:
         return rows % shape[-1] if shape and shape[-1] else rows
     starts = np.asarray(offsets, np.int64)
-    if starts.ndim != 1 or not starts.size or starts[0] != 0 or starts[-1] != len(rows):
-        raise ValueError(f"offsets: expected to rise from 0 to {len(rows)}, got {offsets}")
+    ends = starts.ndim == 1 and starts.size and starts[0] == 0 and starts[-1] == len(rows)
+    if not ends or (np.diff(starts) < 0).any():
+        raise ValueError(f"offsets: expected to rise from 0 to {len(rows)}, got {starts}")
     return rows - starts[np.searchsorted(starts, rows, side="right") - 1]

@@ -23,6 +23,8 @@ class LossHistogramDisplay(Drawn):
         Of the bars, in nats.
     counts : ndarray of int64, shape (bars,)
         How many tokens lie in each.
+    infinite, nan : int
+        How many lie in none, being infinite or NaN.
     mean, median, percentile_99 : float
         Of the losses, in nats.
     ax_, figure_
@@ -44,11 +46,9 @@ class LossHistogramDisplay(Drawn):
             raise ValueError(f"bars: expected at least 1, got {bars}")
         self.mean = mean
         self.median, self.percentile_99 = distribution.percentiles(MEDIAN_AND_TAIL)
-        [end] = distribution.percentiles([100.0])
-        if not np.isfinite(end):
-            [end] = [99.0]
-        self.edges = np.linspace(0, max(end, 1e-6), bars + 1)
+        self.edges = np.linspace(0, max(distribution.largest_finite, 1e-6), bars + 1)
         self.counts = distribution.histogram(self.edges)
+        self.infinite, self.nan = distribution.infinite, distribution.nan
 
     @classmethod
     def from_evaluation(cls, evaluation: Evaluation, *, ax: Any = None) -> "LossHistogramDisplay":
@@ -73,9 +73,11 @@ class LossHistogramDisplay(Drawn):
             (self.percentile_99, "99 %", "--"),
         ):
             if np.isfinite(value):
-                ax.axvline(value, color="C1", linestyle=style, label=f"{name} {value:.3f}")
-        ax.set(xlabel="loss (nats per token)", ylabel="tokens", title="Loss of the tokens")
-        ax.set_xlim(0, self.edges[-1])
+                ax.axvline(value, color="C1", linestyle=style, label=f"{name} {value:.4g}")
+        others = ((self.infinite, "infinite"), (self.nan, "NaN"))
+        not_shown = "".join(f", {count:,} {what} not shown" for count, what in others if count)
+        ax.set(xlabel="loss (nats per token)", ylabel="tokens")
+        ax.set(title=f"Loss of the tokens{not_shown}", xlim=(0, 1.02 * self.edges[-1]))
         ax.grid(alpha=0.3)
         if np.isfinite([self.median, self.mean, self.percentile_99]).any():
             ax.legend()

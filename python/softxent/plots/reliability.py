@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from softxent.curves.calibration import Calibration
 from softxent.curves.rows import confidence as confidence_of
+from softxent.curves.rows import row_weights
 from softxent.functions.evaluation import Evaluation, evaluate
 from softxent.plots.axes import Drawn
 
@@ -62,8 +63,9 @@ class ReliabilityDisplay(Drawn):
     ) -> "ReliabilityDisplay":
         """Draw from an evaluation, how probable each row's predicted class was, and the classes that came.
 
-        An evaluation does not hold that probability, hence `confidence`, of the shape of the rows.
-        ValueError for other shapes.
+        An evaluation holds neither, hence `confidence` and `targets`, of the shape of the rows: where every
+        row has a predicted class, ``exp(softxent.token_logprobs(logits, evaluation.predicted))`` is the
+        former. ValueError for other shapes.
         """
         sure = np.ravel(np.asarray(confidence, np.float64))
         came = np.ravel(np.asarray(targets))
@@ -71,12 +73,10 @@ class ReliabilityDisplay(Drawn):
         for name, given in ("confidence", sure), ("targets", came):
             if given.shape != predicted.shape:
                 raise ValueError(f"{name}: expected {len(predicted)} rows, got {len(given)}")
-        weights = None if sample_weight is None else np.ravel(np.asarray(sample_weight, np.float64))
+        weights = row_weights(evaluation, sample_weight)
         there = predicted >= 0
         calibration = Calibration(bins)
-        calibration.add(
-            sure[there], (predicted == came)[there], None if weights is None else weights[there]
-        )
+        calibration.add(sure[there], (predicted == came)[there], weights[there])
         display: ReliabilityDisplay = cls(calibration).plot(ax)
         return display
 
@@ -95,7 +95,8 @@ class ReliabilityDisplay(Drawn):
         evaluation = evaluate(logits, targets, axis=axis, **options)
         sure = confidence_of(
             np.moveaxis(np.asarray(logits), axis, -1),
-            evaluation,
+            evaluation.predicted,
+            evaluation.lse,
             temperature=options.get("temperature", 1.0),
             softcap=options.get("softcap"),
         )
@@ -105,8 +106,10 @@ class ReliabilityDisplay(Drawn):
         )
 
     def _draw(self, ax: Any) -> None:
-        ax.stairs(self.share, self.edges, fill=True, color="0.85", label="share of the tokens")
-        ax.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1, label="calibrated")
+        ax.stairs(
+            self.share, self.edges, fill=True, color="C0", alpha=0.25, label="share of the tokens"
+        )
+        ax.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="calibrated")
         used = self.share > 0
         ax.plot(
             self.confidence[used],
@@ -115,13 +118,15 @@ class ReliabilityDisplay(Drawn):
             marker="o",
             markersize=4,
             label="accuracy",
+            clip_on=False,  # all right, or all wrong, is on the frame
         )
+        error = f"{self.expected_error:.2%}" if np.isfinite(self.expected_error) else "of nothing"
         ax.set(
             xlabel="confidence: probability of the predicted class",
             ylabel="share",
-            title=f"Reliability: expected calibration error {self.expected_error:.2%}",
+            title=f"Reliability: expected calibration error {error}",
             xlim=(0, 1),
             ylim=(0, 1),
         )
         ax.grid(alpha=0.3)
-        ax.legend(loc="upper left")
+        ax.legend()

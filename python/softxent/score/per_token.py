@@ -7,9 +7,8 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.lib import format as npy_format
-from numpy.typing import NDArray
 
-from softxent.functions.evaluation import Evaluation
+from softxent.score.rows import Columns
 
 SUFFIXES = (".npy", ".csv")
 COLUMNS = ("nll", "lse", "entropy", "predicted", "rank")
@@ -18,7 +17,7 @@ COLUMNS = ("nll", "lse", "entropy", "predicted", "rank")
 class PerToken(Protocol):
     """Takes rows in order."""
 
-    def add(self, start: int, targets: NDArray[np.int64], evaluation: Evaluation) -> None:
+    def add(self, start: int, rows: Columns) -> None:
         """Write rows, the first of which is number `start`."""
 
 
@@ -32,10 +31,10 @@ class NllArray:
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
         npy_format.write_array_header_1_0(file, header)
 
-    def add(self, start: int, targets: NDArray[np.int64], evaluation: Evaluation) -> None:
+    def add(self, start: int, rows: Columns) -> None:
         """As `PerToken` says."""
-        del start, targets
-        self._file.write(evaluation.nll.astype(self._dtype).tobytes())
+        del start
+        self._file.write(rows["nll"].astype(self._dtype).tobytes())
 
 
 class Table:
@@ -46,11 +45,11 @@ class Table:
         self._file = file
         self._write([("row", "target", *COLUMNS)])
 
-    def add(self, start: int, targets: NDArray[np.int64], evaluation: Evaluation) -> None:
+    def add(self, start: int, rows: Columns) -> None:
         """As `PerToken` says."""
-        numbers = range(start, start + len(targets))
-        columns = [map(str, getattr(evaluation, name)) for name in COLUMNS]
-        self._write(list(zip(numbers, targets.tolist(), *columns, strict=True)))
+        numbers = range(start, start + len(rows["targets"]))
+        columns = [map(str, rows[name]) for name in COLUMNS]
+        self._write(list(zip(numbers, rows["targets"].tolist(), *columns, strict=True)))
 
     def _write(self, lines: list[tuple[object, ...]]) -> None:
         text = io.StringIO()

@@ -1,11 +1,10 @@
-"""Every chunk of rows through everything that was asked for.
+"""What the rows of all chunks add up to, chunk after chunk.
 
-Knows what is to be computed of a chunk, and in which order; each result is gathered by a room of its own.
+Knows what is known of rows, and in which order they come; each result is gathered by a room of its own.
 """
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +12,17 @@ from numpy.typing import NDArray
 from softxent.curves.calibration import Calibration
 from softxent.curves.distribution import Distribution
 from softxent.curves.positions import LossByPosition
-from softxent.curves.rows import confidence, counted
 from softxent.curves.temperatures import TemperatureCurve
-from softxent.files.array_file import FileError
-from softxent.functions.cross_entropy import cross_entropy
-from softxent.functions.evaluation import Evaluation, Evaluator
-from softxent.score.chunks import Chunk, read_chunks
+from softxent.functions.runtime import get_threads
+from softxent.score.chunks import WORKERS, each_chunk
 from softxent.score.per_token import PerToken
 from softxent.score.request import Request
+from softxent.score.rows import Look, Rows, together
 from softxent.score.teacher import TeacherReport
+from softxent.totals import Tally
 
 Progress = Callable[[int], None]
-TOGETHER = 2048  # rows whose curves are gathered at once: NumPy takes as long for ten rows as for a thousand
+TOGETHER = 2048  # rows that are counted at once: NumPy takes as long for ten rows as for a thousand
 
 
 class Score:
@@ -40,122 +38,65 @@ class Score:
         self.curve: TemperatureCurve | None = None
         if request.options.temperature_grid:
             self.curve = TemperatureCurve(request.options.temperature_grid)
-        self.teacher: TeacherReport | None = None
-        if "teacher" in request.files:
-            evaluating = {k: v for k, v in request.evaluating.items() if k != "top_k"}
-            self.teacher = TeacherReport(request.reading, evaluating)
-        self._evaluator = Evaluator(**request.evaluating)
-        self._waiting: list[tuple[NDArray[Any], ...]] = []
+        self.teacher = TeacherReport() if "teacher" in request.files else None
+        self._tally = Tally.of_nothing(tuple(dict.fromkeys(request.options.top_k)))
+        self._waiting: list[Rows] = []
         self._rows_waiting = 0
-        self.totals = self._evaluator.result()
+        self.totals = self._tally.totals()
 
-    def add(self, chunk: Chunk) -> tuple[NDArray[np.int64], Evaluation]:
-        """Count a chunk; returns its class ids and its evaluation."""
-        logits = chunk.arrays["logits"]
-        targets = self._class_ids(chunk)
-        weight = chunk.arrays.get("sample_weight")
-        weight = None if weight is None else weight.astype(np.float64)
-        evaluation = self._evaluator.update(logits, targets, sample_weight=weight)
-        there = counted(evaluation)
-        some = np.ones(int(there.sum())) if weight is None else weight[there]
-        options = self.request.options
-        sure = confidence(
-            logits, evaluation, temperature=options.temperature, softcap=options.softcap
-        )
-        correct = evaluation.predicted == targets
-        self._gather(
-            evaluation.nll[there], sure[there], correct[there], self._places(chunk)[there], some
-        )
-        if self.curve is not None:
-            same = {k: v for k, v in self._loss_options(weight).items() if k != "temperature"}
-            self.curve.add(logits, targets, float(some.sum()), **same)
-        if self.request.objective:
-            self._add_objective(logits, targets, weight, there, some)
-        if self.teacher is not None:
-            theirs = chunk.arrays["teacher"]
-            self.teacher.add(theirs, logits, targets, weight, evaluation, there)
-        return targets, evaluation
+    def add(self, rows: Rows) -> None:
+        """Count the rows that follow."""
+        self._waiting.append(rows)
+        self._rows_waiting += len(rows.model["targets"])
+        if self._rows_waiting >= TOGETHER:
+            self._count()
 
     def finish(self) -> None:
         """Make the totals of what was counted."""
-        self._add_curves()
-        self.totals = self._evaluator.result()
-
-    def _gather(self, *columns: NDArray[Any]) -> None:
-        """Keep what the curves want to know of some rows until there are enough."""
-        self._waiting.append(columns)
-        self._rows_waiting += len(columns[0])
-        if self._rows_waiting >= TOGETHER:
-            self._add_curves()
-
-    def _add_curves(self) -> None:
         if self._waiting:
-            nll, sure, correct, places, weights = map(
-                np.concatenate, zip(*self._waiting, strict=True)
-            )
-            self.distribution.add(nll)
-            self.calibration.add(sure, correct, weights)
-            self.positions.add(places, nll, weights)
-        self._waiting, self._rows_waiting = [], 0
+            self._count()
+        self.totals = self._tally.totals()
 
-    def _class_ids(self, chunk: Chunk) -> NDArray[np.int64]:
-        """The targets as int64; FileError names the first one that is no class, by its place in the file."""
-        request = self.request
-        given = chunk.arrays["targets"]
-        outside = np.flatnonzero((given < 0) | (given >= request.classes))
-        if outside.size:
-            outside = outside[~np.isin(given[outside], request.options.ignore_index)]
-        for row in outside[:1].tolist():
-            place = np.unravel_index(chunk.start + row, request.targets.shape or (1,))
-            where = ", ".join(map(str, place)) if request.targets.shape else ""
-            raise FileError(
-                f"{request.targets.label}: targets[{where}] = {given[row]} is outside "
-                f"[0, {request.classes})"
-            )
-        return given.astype(np.int64)
+    def _count(self) -> None:
+        parts, self._waiting, self._rows_waiting = self._waiting, [], 0
+        model = together([part.model for part in parts])
+        self._tally.add(model)
+        there = model["valid"]
+        nll, weights = model["nll"][there], model["weights"][there]
+        self.distribution.add(nll)
+        self.calibration.add(model["confidence"][there], model["correct"][there], weights)
+        self.positions.add(self._places(parts[0].start, len(there))[there], nll, weights)
+        for part in parts:
+            self.objective_sum += part.objective[0]
+            self.objective_weight += part.objective[1]
+        if self.curve is not None:
+            sums = [part.tempered for part in parts if part.tempered is not None]
+            self.curve.add(np.sum(sums, axis=0), float(weights.sum()))
+        if self.teacher is not None:
+            theirs = together([part.teacher for part in parts if part.teacher is not None])
+            self.teacher.add(model, theirs)
 
-    def _places(self, chunk: Chunk) -> NDArray[np.int64]:
-        """Where in its sequence each row stands."""
-        rows = np.arange(chunk.start, chunk.stop)
+    def _places(self, start: int, count: int) -> NDArray[np.int64]:
+        """Where in its sequence each of so many rows stands."""
+        rows = np.arange(start, start + count)
         if self.request.offsets is not None:
             sequence = np.searchsorted(self.request.offsets, rows, side="right") - 1
             return rows - self.request.offsets[sequence]
         shape = self.request.targets.shape
         return rows % shape[-1] if len(shape) > 1 else rows
 
-    def _loss_options(self, weight: NDArray[np.float64] | None) -> dict[str, Any]:
-        kept = {k: v for k, v in self.request.evaluating.items() if k != "top_k"}
-        return {**kept, "sample_weight": weight}
-
-    def _add_objective(
-        self,
-        logits: NDArray[Any],
-        targets: NDArray[np.int64],
-        weight: NDArray[np.float64] | None,
-        there: NDArray[np.bool_],
-        some: NDArray[np.float64],
-    ) -> None:
-        self.objective_sum += cross_entropy(
-            logits,
-            targets,
-            reduction="sum",
-            dtype=np.float64,
-            **self._loss_options(weight),
-            **self.request.objective,
-        )
-        if self.request.weight is not None:
-            some = some * self.request.weight[targets[there]]
-        self.objective_weight += float(some.sum())
-
 
 def score(request: Request, progress: Progress, per_token: PerToken | None = None) -> Score:
     """Read and count all rows; `progress` hears how many each chunk had."""
     found = Score(request)
-    with closing(read_chunks(request.files, request.rows, request.columns)) as chunks:
-        for chunk in chunks:
-            targets, evaluation = found.add(chunk)
+    threads = request.options.threads or get_threads()
+    workers = min(WORKERS, threads)
+    look = Look(request, -(-threads // workers))
+    with closing(each_chunk(request.files, request.rows, request.columns, look, workers)) as chunks:
+        for rows in chunks:
+            found.add(rows)
             if per_token is not None:
-                per_token.add(chunk.start, targets, evaluation)
-            progress(chunk.stop - chunk.start)
+                per_token.add(rows.start, rows.model)
+            progress(len(rows.model["targets"]))
     found.finish()
     return found

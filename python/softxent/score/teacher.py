@@ -1,7 +1,7 @@
 """How far a model is from another one on the same tokens, as reports on quantised models have it.
 
-Knows evaluations of both and their divergence, row by row. The difference of the losses is taken row by row
-too, before it is averaged: most of what makes one token harder than another is the same for both models.
+Knows what was found of the rows of both, and their divergence. The difference of the losses is taken row by
+row too, before it is averaged: most of what makes one token harder than another is the same for both models.
 """
 
 import math
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softxent.curves.distribution import Distribution
-from softxent.functions.divergence import kl_divergence
-from softxent.functions.evaluation import Evaluation, Evaluator
+from softxent.score.rows import Columns
+from softxent.totals import Tally
 
 PERCENTILES = [50.0, 90.0, 95.0, 99.0, 99.9]
 
@@ -53,43 +53,22 @@ class Mean:
 class TeacherReport:
     """Divergence from the teacher, agreement on the best class, and what the loss has changed by."""
 
-    def __init__(self, reading: dict[str, Any], evaluating: dict[str, Any]) -> None:
-        """`reading` are keywords of `kl_divergence`, `evaluating` those of `Evaluator`."""
-        self._temperature = evaluating.get("temperature", 1.0)
-        self._reading = reading
-        self._evaluator = Evaluator(**evaluating)
+    def __init__(self) -> None:
+        """Nothing is counted yet."""
+        self._tally = Tally.of_nothing(())
         self._divergences = Distribution()
         self._divergence, self._agreement = Mean(), Mean()
         self._loss_change, self._p_change, self._p_square = Mean(), Mean(), Mean()
 
-    def add(
-        self,
-        teacher: NDArray[Any],
-        student: NDArray[Any],
-        targets: NDArray[Any],
-        sample_weight: NDArray[Any] | None,
-        evaluation: Evaluation,
-        there: NDArray[np.bool_],
-    ) -> None:
-        """Count rows: logits of both, the student's evaluation, and which rows count."""
-        theirs = self._evaluator.update(teacher, targets, sample_weight=sample_weight)
-        divergence = kl_divergence(
-            teacher,
-            student,
-            ignore_rows=~there,
-            temperature=self._temperature,
-            reduction="none",
-            **self._reading,
-        )[there]
-        weights = np.ones(len(divergence)) if sample_weight is None else sample_weight[there]
+    def add(self, model: Columns, teacher: Columns) -> None:
+        """Count rows: what is known of them from the model, and from the teacher."""
+        self._tally.add(teacher)
+        there = model["valid"]
+        weights, divergence = model["weights"][there], teacher["divergence"][there]
         self._divergences.add(divergence)
         self._divergence.add(divergence, weights)
-        agree = (evaluation.predicted == theirs.predicted)[there]
-        self._agreement.add(agree, weights)
-        ours, before = (
-            evaluation.nll[there].astype(np.float64),
-            theirs.nll[there].astype(np.float64),
-        )
+        self._agreement.add((model["predicted"] == teacher["predicted"])[there], weights)
+        ours, before = (each["nll"][there].astype(np.float64) for each in (model, teacher))
         with np.errstate(invalid="ignore"):
             self._loss_change.add(ours - before, weights)
         change = np.exp(-ours) - np.exp(-before)
@@ -98,7 +77,7 @@ class TeacherReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report by name; probabilities and losses of the classes that came."""
-        totals = self._evaluator.result()
+        totals = self._tally.totals()
         ratio = math.exp(min(self._loss_change.value, 700.0))
         return {
             "kl_divergence": self._divergence.value,
