@@ -3,7 +3,6 @@
 from itertools import pairwise
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 import softxent as sx
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from softxent.curves.calibration import Calibration
 from softxent.curves.distribution import Distribution
 from softxent.curves.positions import BINS, LossByPosition
-from softxent.curves.rows import confidence, counted
+from softxent.curves.rows import counted
 from softxent.curves.temperatures import TemperatureCurve, losses_at
 
 PERCENTS = [0.0, 5.0, 50.0, 99.9, 100.0]
@@ -87,26 +86,12 @@ def test_edges_belong_to_the_bin_below_and_nan_to_none() -> None:
 # Rows.
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
-def test_the_confidence_is_the_largest_probability(dtype: Any) -> None:
-    random = np.random.default_rng(0)
-    logits = (random.standard_normal((40, 100)) * 3).astype(dtype)
-    options = {"temperature": 1.7, "softcap": 5.0}
-    evaluation = sx.evaluate(logits, random.integers(0, 100, 40), **options)  # type: ignore[arg-type]
-    expected = sx.softmax(logits.astype(np.float64), **options).max(axis=1)  # type: ignore[arg-type]
-    np.testing.assert_allclose(
-        confidence(logits, evaluation.predicted, evaluation.lse, **options), expected, rtol=1e-5
-    )
-
-
 def test_ignored_rows_do_not_count_and_rows_of_nan_do() -> None:
     logits = np.zeros((4, 3), np.float32)
     logits[1] = np.nan
     logits[3] = -np.inf
     evaluation = sx.evaluate(logits, [0, 1, -100, 2])
     assert counted(evaluation).tolist() == [True, True, False, True]
-    sure = confidence(logits, evaluation.predicted, evaluation.lse)
-    assert np.isnan(sure).tolist() == [False, True, True, True]
 
 
 # Positions.

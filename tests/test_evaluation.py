@@ -24,7 +24,7 @@ Array: TypeAlias = NDArray[Any]
 
 FLOATS = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 TOLERANCE = {"float16": 1e-6, "bfloat16": 1e-6, "float32": 1e-6, "float64": 1e-13}
-ROW_FIELDS = ["nll", "lse", "entropy", "predicted", "rank"]
+ROW_FIELDS = ["nll", "lse", "entropy", "predicted", "confidence", "correct", "rank"]
 TOTALS = [name for name in sx.Totals.__annotations__ if name != "top_k_accuracy"]
 
 
@@ -47,6 +47,8 @@ def expected_rows(
         "lse": lse,
         "entropy": entropy,
         "predicted": x.argmax(axis=-1),
+        "confidence": p.max(axis=-1),
+        "correct": x.argmax(axis=-1) == targets,
         "rank": (x > at_target[:, np.newaxis]).sum(axis=-1),
     }
 
@@ -75,8 +77,8 @@ def test_rows_are_as_defined(dtype: Any, classes: int) -> None:
     name = np.dtype(dtype).name
     for field, expected in expected_rows(logits, targets).items():
         found = getattr(result, field)
-        if field in ("predicted", "rank"):
-            assert found.dtype == np.int64
+        if field in ("predicted", "correct", "rank"):
+            assert found.dtype == (np.bool_ if field == "correct" else np.int64)
             assert np.array_equal(found, expected)
         else:
             assert found.dtype == (np.float64 if name == "float64" else np.float32)
@@ -112,6 +114,8 @@ def test_masks_caps_and_ties_on_small_integers(data: st.DataObject) -> None:
     assert np.array_equal(result.predicted, expected["predicted"])
     assert np.array_equal(result.rank, expected["rank"])
     np.testing.assert_allclose(result.entropy, expected["entropy"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result.confidence, expected["confidence"], rtol=1e-6)
+    assert np.array_equal(result.correct, expected["correct"])
     np.testing.assert_allclose(result.nll, expected["nll"], rtol=1e-6, atol=1e-6)
 
 
@@ -182,6 +186,8 @@ def test_rows_without_probabilities_say_so() -> None:
     assert result.nll[4] == 0
     np.testing.assert_array_equal(result.lse[1:], [np.nan, np.inf, -np.inf, np.nan])
     assert np.isnan(result.entropy[1:]).all()
+    assert np.isnan(result.confidence[1:]).all()
+    assert result.correct.tolist() == [True, False, False, False, False]
     assert np.isnan(result.loss)
     assert result.accuracy == 0.25
     assert result.top_k_accuracy == {3: 0.25}

@@ -15,7 +15,6 @@ import softxent as sx
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from softxent import plots
-from softxent.curves.rows import confidence
 from softxent.files.results import ResultError
 
 mpl.use("agg")
@@ -59,7 +58,6 @@ def test_a_display_draws_on_axes_of_its_own_or_on_given_ones(name: str, batch: A
 def test_an_evaluation_is_drawn_as_its_logits_are(batch: Any) -> None:
     logits, targets = batch
     evaluation = sx.evaluate(logits, targets)
-    sure = confidence(logits, evaluation.predicted, evaluation.lse)
     pairs = [
         (
             plots.LossHistogramDisplay.from_evaluation(evaluation),
@@ -70,7 +68,7 @@ def test_an_evaluation_is_drawn_as_its_logits_are(batch: Any) -> None:
             plots.LossByPositionDisplay.from_logits(logits, targets),
         ),
         (
-            plots.ReliabilityDisplay.from_evaluation(evaluation, sure, targets),
+            plots.ReliabilityDisplay.from_evaluation(evaluation),
             plots.ReliabilityDisplay.from_logits(logits, targets),
         ),
         (
@@ -161,10 +159,8 @@ def test_probabilities_that_are_right_are_calibrated() -> None:
 
 def test_shapes_that_do_not_fit_are_refused(batch: Any) -> None:
     evaluation = sx.evaluate(*batch)
-    with pytest.raises(ValueError, match="confidence: expected 180 rows, got 3"):
-        plots.ReliabilityDisplay.from_evaluation(evaluation, [0.1, 0.2, 0.3], batch[1])
-    with pytest.raises(ValueError, match="targets: expected 180 rows, got 1"):
-        plots.ReliabilityDisplay.from_evaluation(evaluation, np.zeros(180), [1])
+    with pytest.raises(ValueError, match="sample_weight: expected 180 rows, got 3"):
+        plots.ReliabilityDisplay.from_evaluation(evaluation, sample_weight=[0.1, 0.2, 0.3])
 
 
 def test_nothing_that_counts_is_drawn_as_nothing() -> None:

@@ -341,7 +341,7 @@ def test_evaluator_takes_batches_of_any_shape() -> None:
 def test_an_evaluation_is_totals_and_rows() -> None:
     found = reference.evaluate([[0.0, 1.0]], [1], top_k=1)
     names = {field.name for field in dataclasses.fields(found)}
-    rows = {"nll", "lse", "entropy", "predicted", "rank"}
+    rows = {"nll", "lse", "entropy", "predicted", "confidence", "correct", "rank"}
     assert names == {*COUNTS, *MEANS, "top_k_accuracy", *rows}
     totals = {field.name for field in dataclasses.fields(reference.Evaluator().result())}
     assert names - totals == rows

@@ -121,7 +121,7 @@ class Tally:
         self.rows += len(valid)
         self.ignored += len(valid) - len(nll)
         self.weight.add(weights)
-        self.correct.add(weights[rows["correct"][valid]])
+        self.correct.add(weights[np.reshape(rows["correct"], -1)[valid]])
         for k, within in zip(self.top_k, self.within, strict=True):
             within.add(weights[(rank >= 0) & (rank < k)])
         with np.errstate(over="ignore", invalid="ignore"):

@@ -16,6 +16,8 @@ pub struct Evaluation {
     pub entropy: Vec<f64>,
     /// The first of the most probable classes; None in ignored rows and where nothing is defined.
     pub predicted: Vec<Option<usize>>,
+    /// The probability of that class; NaN where there is none.
+    pub confidence: Vec<f64>,
     /// How many classes are more probable than the one that came.
     pub rank: Vec<Option<usize>>,
 }
@@ -33,6 +35,7 @@ pub fn evaluate(
         lse: new()?,
         entropy: new()?,
         predicted: new()?,
+        confidence: new()?,
         rank: new()?,
     };
     sweep(run, input, None, &job)?;
@@ -45,6 +48,7 @@ pub fn evaluate(
         lse: job.lse.into_values()?,
         entropy: job.entropy.into_values()?,
         predicted: indices(job.predicted)?,
+        confidence: job.confidence.into_values()?,
         rank: indices(job.rank)?,
     })
 }
@@ -56,6 +60,7 @@ struct Statistics<'a> {
     entropy: PerRow,
     /// NaN for none; doubles hold every class id.
     predicted: PerRow,
+    confidence: PerRow,
     rank: PerRow,
 }
 
@@ -75,6 +80,7 @@ impl Job for Statistics<'_> {
         self.lse.set(row, summary.map_or(nan, |summary| summary.lse));
         self.entropy.set(row, summary.map_or(nan, |summary| summary.entropy));
         self.predicted.set(row, defined.map_or(nan, |summary| summary.largest as f64));
+        self.confidence.set(row, defined.map_or(nan, |summary| 1.0 / summary.total));
         self.rank.set(row, defined.map_or(nan, |summary| summary.greater));
         Action::Leave
     }

@@ -35,18 +35,19 @@ pub(super) fn evaluate<'py>(
     }
     let input = reading.input();
     let rows = detached(py, reading.threads, |run| compute::evaluate(run, &input, &classes))?;
-    let Evaluation { nll, lse, entropy, predicted, rank } = rows;
+    let Evaluation { nll, lse, entropy, predicted, confidence, rank } = rows;
 
     let result = PyDict::new(py);
     let valid = error::collect(classes.iter().map(Option::is_some))?;
     let correct = classes.iter().zip(&predicted);
     let correct = error::collect(correct.map(|(class, found)| found.is_some() && class == found))?;
     result.set_item("valid", PyArray1::from_vec(py, valid))?;
-    result.set_item("correct", PyArray1::from_vec(py, correct))?;
+    result.set_item("correct", shaped(PyArray1::from_vec(py, correct), &rows_shape)?)?;
     result.set_item("weights", weights.map(|weights| PyArray1::from_vec(py, weights)))?;
     let exact = error::collect(nll.iter().copied())?;
     result.set_item("exact_nll", PyArray1::from_vec(py, exact))?;
-    for (name, values) in [("nll", nll), ("lse", lse), ("entropy", entropy)] {
+    let columns = [("nll", nll), ("lse", lse), ("entropy", entropy), ("confidence", confidence)];
+    for (name, values) in columns {
         result.set_item(name, result_type.array_of(py, values, &rows_shape)?)?;
     }
     for (name, values) in [("predicted", predicted), ("rank", rank)] {
@@ -63,6 +64,11 @@ fn indices<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let index = |value: &Option<usize>| value.map_or(-1, |value| value as i64);
     let flat: Result<Vec<i64>, Error> = error::collect(values.iter().map(index));
-    let array = PyArray1::from_vec(py, flat?).call_method1("reshape", (shape,))?;
+    shaped(PyArray1::from_vec(py, flat?), shape)
+}
+
+/// A value for each row, of their shape.
+fn shaped<'py, T>(array: Bound<'py, PyArray1<T>>, shape: &[usize]) -> PyResult<Bound<'py, PyAny>> {
+    let array = array.call_method1("reshape", (shape,))?;
     if shape.is_empty() { array.get_item(()) } else { Ok(array) }
 }

@@ -1,6 +1,4 @@
-"""What can be said of each row of an evaluation: whether and how much it counts, how sure the model was."""
-
-from typing import Any
+"""What can be said of each row of an evaluation: whether and how much it counts."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,25 +23,3 @@ def row_weights(evaluation: Evaluation, sample_weight: ArrayLike | None) -> NDAr
     if len(weights) != rows:
         raise ValueError(f"sample_weight: expected {rows} rows, got {len(weights)}")
     return weights
-
-
-def confidence(
-    logits: NDArray[Any],
-    predicted: NDArray[Any],
-    lse: NDArray[Any],
-    *,
-    temperature: float = 1.0,
-    softcap: float | None = None,
-) -> NDArray[np.float64]:
-    """The probability of each row's most probable class, flat; NaN where there is none.
-
-    `logits` has the classes along its last axis; the others are an evaluation's, and what it was made with.
-    """
-    best = np.ravel(predicted)
-    rows = logits.reshape(-1, logits.shape[-1])
-    largest = rows[np.arange(len(rows)), np.maximum(best, 0)].astype(np.float64)
-    if softcap is not None:
-        largest = softcap * np.tanh(largest / softcap)
-    with np.errstate(invalid="ignore"):
-        p = np.exp(largest / temperature - np.ravel(lse).astype(np.float64))
-    return np.where(best < 0, np.nan, np.minimum(p, 1.0))

@@ -93,7 +93,7 @@ def _answers(module: Any, logits: Any, targets: Any) -> Iterator[tuple[str, Any]
     yield "logsumexp", module.logsumexp(logits)
     yield "token_logprobs", module.token_logprobs(logits, targets)
     evaluation = module.evaluate(logits, targets)
-    for name in ("nll", "entropy", "predicted", "rank"):
+    for name in ("nll", "entropy", "predicted", "confidence", "correct", "rank"):
         yield f"{name} of evaluate", getattr(evaluation, name)
     if len(logits[0]) > MOST_FOR_ALL:
         return

@@ -25,6 +25,10 @@ class Evaluation(Totals):
         Of the probabilities, in nats; NaN in ignored rows.
     predicted : ndarray or NumPy scalar of int64
         The most probable class, the lowest if there are several; -1 in ignored rows and where `nll` is NaN.
+    confidence : ndarray or NumPy scalar
+        The probability of the predicted class; NaN where there is none.
+    correct : ndarray or NumPy scalar of bool
+        Whether the predicted class is the one that came.
     rank : ndarray or NumPy scalar of int64
         How many classes are more probable than the one that came; -1 likewise.
     """
@@ -33,7 +37,12 @@ class Evaluation(Totals):
     lse: Any
     entropy: Any
     predicted: Any
+    confidence: Any
+    correct: Any
     rank: Any
+
+
+_OF_ROWS = tuple(Evaluation.__annotations__)
 
 
 def evaluate(
@@ -83,8 +92,8 @@ def evaluate(
     Returns
     -------
     Evaluation
-        About each row ``nll``, ``lse``, ``entropy``, ``predicted`` and ``rank``; the totals ``rows``,
-        ``ignored``, ``weight``, ``loss``, ``loss_standard_error``, ``perplexity``,
+        About each row ``nll``, ``lse``, ``entropy``, ``predicted``, ``confidence``, ``correct`` and ``rank``;
+        the totals ``rows``, ``ignored``, ``weight``, ``loss``, ``loss_standard_error``, ``perplexity``,
         ``perplexity_standard_error``, ``bits_per_token``, ``accuracy`` and ``top_k_accuracy``, a dict. Where
         nothing counts they are NaN.
 
@@ -202,8 +211,7 @@ class Evaluator:
 
 def _evaluation(tally: Tally, rows: dict[str, Any]) -> Evaluation:
     tally.add(rows)
-    of_rows = {name: rows[name] for name in ("nll", "lse", "entropy", "predicted", "rank")}
-    return Evaluation(**asdict(tally.totals()), **of_rows)
+    return Evaluation(**asdict(tally.totals()), **{name: rows[name] for name in _OF_ROWS})
 
 
 def _top_k(top_k: int | Iterable[int]) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softxent.curves.calibration import Calibration
-from softxent.curves.rows import confidence as confidence_of
 from softxent.curves.rows import row_weights
 from softxent.functions.evaluation import Evaluation, evaluate
 from softxent.plots.axes import Drawn
@@ -54,29 +53,15 @@ class ReliabilityDisplay(Drawn):
     def from_evaluation(
         cls,
         evaluation: Evaluation,
-        confidence: ArrayLike,
-        targets: ArrayLike,
         *,
         sample_weight: ArrayLike | None = None,
         bins: int = BINS,
         ax: Any = None,
     ) -> "ReliabilityDisplay":
-        """Draw from an evaluation, how probable each row's predicted class was, and the classes that came.
-
-        An evaluation holds neither, hence `confidence` and `targets`, of the shape of the rows: where every
-        row has a predicted class, ``exp(softxent.token_logprobs(logits, evaluation.predicted))`` is the
-        former. ValueError for other shapes.
-        """
-        sure = np.ravel(np.asarray(confidence, np.float64))
-        came = np.ravel(np.asarray(targets))
-        predicted = np.ravel(evaluation.predicted)
-        for name, given in ("confidence", sure), ("targets", came):
-            if given.shape != predicted.shape:
-                raise ValueError(f"{name}: expected {len(predicted)} rows, got {len(given)}")
+        """Draw from an evaluation; ValueError for `sample_weight` of another shape."""
         weights = row_weights(evaluation, sample_weight)
-        there = predicted >= 0
         calibration = Calibration(bins)
-        calibration.add(sure[there], (predicted == came)[there], weights[there])
+        calibration.add(np.ravel(evaluation.confidence), np.ravel(evaluation.correct), weights)
         display: ReliabilityDisplay = cls(calibration).plot(ax)
         return display
 
@@ -93,17 +78,8 @@ class ReliabilityDisplay(Drawn):
     ) -> "ReliabilityDisplay":
         """Evaluate and draw; `options` and errors are those of `softxent.evaluate`."""
         evaluation = evaluate(logits, targets, axis=axis, **options)
-        sure = confidence_of(
-            np.moveaxis(np.asarray(logits), axis, -1),
-            evaluation.predicted,
-            evaluation.lse,
-            temperature=options.get("temperature", 1.0),
-            softcap=options.get("softcap"),
-        )
         weight = options.get("sample_weight")
-        return cls.from_evaluation(
-            evaluation, sure, targets, sample_weight=weight, bins=bins, ax=ax
-        )
+        return cls.from_evaluation(evaluation, sample_weight=weight, bins=bins, ax=ax)
 
     def _draw(self, ax: Any) -> None:
         ax.stairs(

@@ -51,6 +51,8 @@ class Evaluation(Totals):
     lse: Nested  # NaN for an ignored row
     entropy: Nested  # in nats; NaN for an ignored row
     predicted: Nested  # the class of the largest logit, the first of several; -1 for no class
+    confidence: Nested  # its probability; NaN for no class
+    correct: Nested  # whether it is the target
     rank: Nested  # how many classes have a larger logit than the target; -1 for no rank
 
 
@@ -127,7 +129,7 @@ class Evaluator:
         self.tally = self.tally.plus(tally)
         columns = {
             name: nest([getattr(row, name) for row in measured], table.rows_shape)
-            for name in ("nll", "lse", "entropy", "predicted", "rank")
+            for name in ("nll", "lse", "entropy", "predicted", "confidence", "correct", "rank")
         }
         return Evaluation(**vars(tally.totals()), **columns)
 
@@ -156,7 +158,13 @@ class RowMeasures:
     lse: float = math.nan
     entropy: float = math.nan
     predicted: int = -1
+    confidence: float = math.nan
     rank: int = -1
+
+    @property
+    def correct(self) -> bool:
+        """Whether what was predicted came."""
+        return self.predicted == self.target
 
     @classmethod
     def of(cls, row: Row, y: int, weight: float) -> "RowMeasures":
@@ -175,6 +183,7 @@ class RowMeasures:
             lse=row.lse,
             entropy=total([math.log1p(row.rest), *terms]),
             predicted=capped.index(max(capped)),
+            confidence=1 / row.total.value,
             rank=sum(x > capped[y] for x in capped),
         )
 
@@ -242,7 +251,7 @@ class Tally:
                 Exact.of((u, u, nll) for u, nll in pairs),
                 Exact.of((u, u, nll, nll) for u, nll in pairs),
             ),
-            correct=Exact.of((row.weight,) for row in valid if row.predicted == row.target),
+            correct=Exact.of((row.weight,) for row in valid if row.correct),
             hits={k: Exact.of((r.weight,) for r in valid if 0 <= r.rank < k) for k in top_k},
         )
 

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from softxent.curves.rows import confidence
 from softxent.curves.temperatures import losses_at
 from softxent.files.array_file import FileError
 from softxent.functions.cross_entropy import cross_entropy
@@ -28,7 +27,7 @@ class Rows:
     """What is known of some rows, the first of which is number `start`."""
 
     start: int
-    #: Of each row what `Evaluator.describe` says, its `targets` and `weights`, and the `confidence` in it.
+    #: Of each row what `Evaluator.describe` says, its `targets` and `weights`.
     model: Columns
     #: Likewise of the teacher, and the `divergence` from it.
     teacher: Columns | None
@@ -62,13 +61,6 @@ class Look:
         weight = None if weight is None else weight.astype(np.float64)
         model = self._described(logits, targets, weight)
         options = self._request.options
-        model["confidence"] = confidence(
-            logits,
-            model["predicted"],
-            model["lse"],
-            temperature=options.temperature,
-            softcap=options.softcap,
-        )
         teacher = None
         if theirs is not None:
             teacher = self._described(theirs, targets, weight)
