@@ -4,8 +4,9 @@
 
 use softxent::batch::{Array, Matrix};
 use softxent::element::{Element, Kind, Stored};
-use softxent::product::{Factor, Right, Sheet, Strip, To, pieces};
+use softxent::product::{Factor, Right, Sheet, Strip, To, most_few, pieces, room_few};
 use softxent::simd::{Level, Number};
+use std::cell::Cell;
 use std::ops::Range;
 
 /// A matrix of a dtype, and the vector that holds it.
@@ -40,8 +41,6 @@ fn view<E: Stored>(values: &[E], rows: usize, columns: usize) -> Matrix {
 enum Reading {
     /// (N, K), where it lies.
     InRows,
-    /// (N, K), packed.
-    Turned,
     /// (K, N), packed.
     Packed,
 }
@@ -78,15 +77,11 @@ fn product<T: Factor>(
                     kernels.turn_left(&strip, (operands.left, &columns, &piece), &mut left);
                 } else {
                     let from = (operands.left, &piece, &columns);
-                    kernels.pack_left(&strip, from, &|_| false, &mut left);
+                    kernels.pack_left(&strip, from, &|_, _| false, &mut left);
                 }
                 let mut packed = vec![T::UNIT; kernels.room_right(rows.len(), depth)];
                 let right = match operands.reading {
                     Reading::InRows => Right::Rows(operands.right, rows.start, piece.start),
-                    Reading::Turned => {
-                        kernels.turn_right(&strip, (operands.right, &rows, &piece), &mut packed);
-                        Right::Packed(&packed)
-                    }
                     Reading::Packed => {
                         kernels.pack_right(&strip, (operands.right, &piece, &rows), &mut packed);
                         Right::Packed(&packed)
@@ -113,12 +108,9 @@ const SIZES: [(usize, usize, usize); 7] = [
 /// On every level, of every way of packing, beside the sum in doubles.
 fn products_are_right<T: Factor, L: Element, R: Element>(tolerance: f64) {
     for (n, m, k) in SIZES {
-        for (turned, reading) in [
-            (false, Reading::InRows),
-            (true, Reading::InRows),
-            (false, Reading::Turned),
-            (true, Reading::Packed),
-        ] {
+        for (turned, reading) in
+            [(false, Reading::InRows), (true, Reading::InRows), (true, Reading::Packed)]
+        {
             let packed = reading == Reading::Packed;
             let (left, of_left) = if turned { matrix::<L>(m, k, 1) } else { matrix::<L>(k, m, 1) };
             let (right, of_right) =
@@ -152,6 +144,78 @@ fn products_of_singles_are_right_and_the_same_however_they_are_cut() {
 #[test]
 fn products_of_doubles_are_right_and_the_same_however_they_are_cut() {
     products_are_right::<f64, f64, f64>(1e-13);
+}
+
+/// Both products of few rows, beside those of packed operands.
+fn few_rows_change_no_bit<T: Factor, L: Element>() {
+    for (n, m, k) in [(1, 1, 1), (2, 70, 3), (7, 16, 17), (9, 65, 530), (16, 40, 520)] {
+        for n in [n, n + most_few::<T>() - 16] {
+            let (_few, few) = matrix::<T>(n, k, 2);
+            let (_rows, rows) = matrix::<L>(m, k, 1);
+            let (_steps, steps) = matrix::<L>(k, m, 1);
+            let of = |left: &Matrix, turned, level| {
+                let operands = Operands { left, turned, right: &few, reading: Reading::InRows };
+                product::<T>(level, &operands, (n, m, k), (n, m))
+            };
+            let values =
+                |to: &Matrix| -> Vec<f64> { (0..n * m).map(|i| to.get(i / m, i % m)).collect() };
+            for level in Level::available() {
+                let strip = Strip::<T>::new(level, m.max(k), [&rows, &steps]).unwrap();
+                let sheet = Sheet::new::<T>(n, m).unwrap();
+                let to = sheet.rows(n);
+                for piece in pieces::<T>(0..k) {
+                    let mut turned = vec![T::UNIT; room_few::<T>(n, piece.len())];
+                    strip.turn_few((&few, &(0..n), &piece), &mut turned);
+                    for part in [0..m / 2, m / 2..m] {
+                        let add = piece.start > 0;
+                        strip.multiply_few((&rows, &part, &piece), &turned, &to, add);
+                    }
+                }
+                assert_eq!(values(&to), of(&rows, true, level), "{level:?} {n} x {m} x {k}");
+
+                let piece = pieces::<T>(0..k).next().unwrap();
+                let sums = vec![Cell::new(T::ZERO); n * m];
+                strip.add_multiples(&steps, &piece, &|_, _| false, &few, &sums);
+                let left: Vec<L> =
+                    (0..piece.len() * m).map(|i| L::from_f64(steps.get(i / m, i % m))).collect();
+                let right: Vec<T> = (0..n * piece.len())
+                    .map(|i| T::from_f64(few.get(i / piece.len(), i % piece.len())))
+                    .collect();
+                let (of_left, of_right) =
+                    (view(&left, piece.len(), m), view(&right, n, piece.len()));
+                let reading = Reading::InRows;
+                let operands =
+                    Operands { left: &of_left, turned: false, right: &of_right, reading };
+                let expected = product::<T>(level, &operands, (n, m, piece.len()), (n, m));
+                let sums: Vec<f64> = sums.iter().map(|sum| sum.get().to_f64()).collect();
+                assert_eq!(sums, expected, "{level:?} {n} x {m} x {k}");
+            }
+        }
+    }
+}
+
+#[test]
+fn few_rows_have_the_bits_of_many() {
+    few_rows_change_no_bit::<f32, f32>();
+    few_rows_change_no_bit::<f32, half::bf16>();
+    few_rows_change_no_bit::<f64, f64>();
+}
+
+#[test]
+fn what_is_left_out_of_few_rows_may_hold_anything() {
+    let (_few, few) = matrix::<f32>(3, 20, 2);
+    let (mut values, _) = matrix::<f32>(20, 37, 1);
+    for level in Level::available() {
+        let with = |value: f32, values: &mut [f32]| {
+            values[5 * 37..6 * 37].fill(value);
+            let strip = Strip::<f32>::new(level, 37, []).unwrap();
+            let sums = vec![Cell::new(0.0); 3 * 37];
+            let from = view(values, 20, 37);
+            strip.add_multiples(&from, &(0..20), &|row, _| row == 5, &few, &sums);
+            sums
+        };
+        assert_eq!(with(0.0, &mut values), with(f32::NAN, &mut values));
+    }
 }
 
 #[test]

@@ -10,19 +10,26 @@ from conftest import LAYOUTS, thresholds
 from linear_layers import NAMES, Layer, close, layer_of, places, written_out
 
 
-def test_a_row_and_its_gradient_are_the_same_alone_as_in_a_batch() -> None:
-    layer = layer_of(1500, 40, 2100)
-    losses, found = sx.linear_cross_entropy_with_grad(*layer, reduction="none")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("count", [1, 5, 16, 17, 32, 33])
+def test_some_rows_and_their_gradients_are_the_same_alone_as_in_a_batch(
+    count: int, dtype: Dtype
+) -> None:
+    """Few rows are multiplied in another way, but in the same order."""
+    layer = layer_of(1500, 590, 2100, dtype)
+    options: dict[str, Any] = {"reduction": "none", "class_mask": np.arange(2100) % 7 > 0}
+    losses, found = sx.linear_cross_entropy_with_grad(*layer, **options)
     assert found.hidden is not None
-    for row in (0, 2, 1023, 1024, 1499):
-        alone = layer._replace(hidden=layer.hidden[row], targets=layer.targets[row])
-        loss, of_row = sx.linear_cross_entropy_with_grad(*alone, reduction="none")
-        assert same_bits(loss, losses[row])
-        assert same_bits(of_row.hidden, found.hidden[row])
+    for first in (0, 1010, 1500 - count):
+        rows = slice(first, first + count)
+        some = layer._replace(hidden=layer.hidden[rows], targets=layer.targets[rows])
+        loss, of_some = sx.linear_cross_entropy_with_grad(*some, **options)
+        assert same_bits(loss, losses[rows])
+        assert same_bits(of_some.hidden, found.hidden[rows])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(1100, 300, 700), (40, 1030, 4200)], ids=str)
+@pytest.mark.parametrize("shape", [(1100, 300, 700), (40, 1030, 4200), (3, 530, 4200)], ids=str)
 def test_neither_threads_nor_repeats_change_a_bit(
     shape: tuple[int, int, int], dtype: Dtype
 ) -> None:
@@ -101,6 +108,25 @@ def test_masked_classes_may_hold_anything(option: str) -> None:
     assert all(map(same_bits, found, others))
     assert found.linear_weight is not None
     assert not found.linear_weight[280:].any()
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_class_may_hold_anything_for_the_rows_that_mask_it(rows: int, dtype: Dtype) -> None:
+    layer = layer_of(rows, 300, 400, dtype)
+    layer.targets[layer.targets >= 390] = 5
+    mask = np.ones((rows, 400), bool)
+    mask[1:, 390:] = False  # the first row alone takes them in
+    loss, found = sx.linear_cross_entropy_with_grad(*layer, class_mask=mask, reduction="none")
+    weight = layer.linear_weight.copy()
+    weight[390:, 7], weight[391:, 290] = NAN, INF
+    spoilt = layer._replace(linear_weight=weight)
+    other, others = sx.linear_cross_entropy_with_grad(*spoilt, class_mask=mask, reduction="none")
+    assert np.isnan(other[0])
+    assert same_bits(other[1:], loss[1:])
+    assert found.hidden is not None
+    assert others.hidden is not None
+    assert same_bits(others.hidden[1:], found.hidden[1:])
 
 
 @pytest.mark.parametrize("option", ["valid_classes", "class_mask"])

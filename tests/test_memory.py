@@ -156,7 +156,7 @@ def test_a_linear_layer_takes_no_more_for_more_rows(classes: int, width: int) ->
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
         return int(done.stdout)
 
-    a_chunk = min(1024, 192 * MIB // (4 * (classes + 4 * width)))
+    a_chunk = min(1024, 192 * MIB // (4 * (classes + 3 * width)))
     few, many = taken(a_chunk), taken(3 * a_chunk)
     assert 4 * a_chunk * classes <= few <= 256 * MIB
     assert many <= few + 8 * MIB

@@ -15,13 +15,15 @@
 //!    copied as a whole. What lies in rows anyway is multiplied where it lies.
 //! 4. *Blocks are tasks* for threads of the caller's, each as long as he likes to wait before he stops.
 
+mod few;
 mod kernels;
 mod pack;
 mod sheet;
 mod sums;
 
+pub use few::{most_few, room_few};
 pub use kernels::{Factor, Kernels};
-pub use pack::{Part, Strip};
+pub use pack::{Part, Skip, Strip};
 pub use sheet::Sheet;
 pub use sums::ColumnSums;
 

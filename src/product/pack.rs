@@ -21,7 +21,7 @@ const SQUARE: usize = 4;
 
 /// Room for some rows that are not read where they lie.
 pub struct Strip<T> {
-    level: Level,
+    pub(super) level: Level,
     cells: Vec<Cell<T>>,
 }
 
@@ -71,6 +71,25 @@ impl<T: Factor> Strip<T> {
         self.rows(from, &(row..row + 1), &(0..from.columns()))[0]
     }
 
+    /// Rows of a matrix, strip by strip, each as a slice, and the numbers of those in a strip. What `skip` names is
+    /// empty.
+    pub(super) fn strips<'s>(
+        &'s self,
+        (from, rows, columns): Part<'s>,
+        skip: Skip<'s, T>,
+    ) -> impl Iterator<Item = ([&'s [Cell<T>]; STRIP], Range<usize>)> {
+        rows.clone().step_by(STRIP).map(move |start| {
+            let part = start..(start + STRIP).min(rows.end);
+            let mut slices = self.rows(from, &part, columns);
+            for (row, slice) in part.clone().zip(&mut slices) {
+                if skip(row, slice) {
+                    *slice = &[];
+                }
+            }
+            (slices, part)
+        })
+    }
+
     /// Some rows of a matrix, at most a strip of them, each a slice.
     fn rows<'s>(
         &'s self,
@@ -110,58 +129,49 @@ impl<T: Factor> Strip<T> {
 /// A part of a matrix that is packed: rows and columns of it.
 pub type Part<'a> = (&'a Matrix, &'a Range<usize>, &'a Range<usize>);
 
+/// Which rows of a part are to be zeros, by their numbers and what they hold.
+pub type Skip<'a, T> = &'a dyn Fn(usize, &[Cell<T>]) -> bool;
+
 impl<T: Factor> Kernels<T> {
     /// Packs a left operand, whose steps are rows of a matrix: `columns` of it, side by side. Rows that `skip` names
     /// are zeros.
-    pub fn pack_left(
-        &self,
-        strip: &Strip<T>,
-        part: Part<'_>,
-        skip: &dyn Fn(usize) -> bool,
-        to: &mut [T],
-    ) {
+    pub fn pack_left(&self, strip: &Strip<T>, part: Part<'_>, skip: Skip<'_, T>, to: &mut [T]) {
         pack(self.width, strip, part, skip, to);
     }
 
     /// The same for a right operand, with nothing to skip.
     pub fn pack_right(&self, strip: &Strip<T>, part: Part<'_>, to: &mut [T]) {
-        pack(self.height, strip, part, &|_| false, to);
+        pack(self.height, strip, part, &|_, _| false, to);
     }
 
     /// Packs a left operand whose steps are columns of a matrix: `rows` of it side by side.
     pub fn turn_left(&self, strip: &Strip<T>, part: Part<'_>, to: &mut [T]) {
         turn(self.width, strip, part, to);
     }
-
-    /// The same for a right operand.
-    pub fn turn_right(&self, strip: &Strip<T>, part: Part<'_>, to: &mut [T]) {
-        turn(self.height, strip, part, to);
-    }
 }
 
 fn pack<T: Factor>(
     width: usize,
     strip: &Strip<T>,
-    (from, rows, columns): Part<'_>,
-    skip: &dyn Fn(usize) -> bool,
+    part: Part<'_>,
+    skip: Skip<'_, T>,
     to: &mut [T],
 ) {
-    for start in rows.clone().step_by(STRIP) {
-        let part = start..(start + STRIP).min(rows.end);
-        let mut slices = strip.rows(from, &part, columns);
-        for (row, slice) in part.clone().zip(&mut slices) {
-            if skip(row) {
-                *slice = &[];
-            }
-        }
+    let (_, rows, columns) = part;
+    for (slices, part) in strip.strips(part, skip) {
         let slices = &slices[..part.len()];
-        let (depth, first) = (rows.len(), start - rows.start);
+        let (depth, first) = (rows.len(), part.start - rows.start);
         let bands = Bands { slices, columns: columns.len(), width, depth, first, to: &mut *to };
         strip.level.run(bands);
     }
 }
 
-fn turn<T: Factor>(width: usize, strip: &Strip<T>, (from, rows, columns): Part<'_>, to: &mut [T]) {
+pub(super) fn turn<T: Factor>(
+    width: usize,
+    strip: &Strip<T>,
+    (from, rows, columns): Part<'_>,
+    to: &mut [T],
+) {
     let bands = to.chunks_mut(width * columns.len().max(1));
     for (band, start) in bands.zip(rows.clone().step_by(width)) {
         let end = (start + width).min(rows.end);

@@ -171,8 +171,7 @@ def linear_cross_entropy_with_grad(
         to which a row's target, as a rule by far the largest term, is added last; the gradient of the
         bias is summed in doubles. For 16-bit operands the sum over all chunks is
         kept apart and rounded once. Masked classes get 0 in the gradients of weight and bias, rows that
-        do not count in that of `hidden`; with a class mask that differs from row to row a masked weight
-        that is not finite spoils the gradient of `hidden`.
+        do not count in that of `hidden`; what a class holds makes no difference to a row that masks it.
 
         The same bits for any number of threads, any layout, and whatever else is asked for, and on
         every processor with a fused multiply-add. The loss ("none") and the gradient of `hidden` of a
@@ -195,11 +194,11 @@ def linear_cross_entropy_with_grad(
     Beside the operands and the gradients a call takes, for B rows at a time, of elements of b bytes (8 in
     double precision, else 4),
 
-        B * (V + 4 * D) * b bytes, at most 192 MiB, for B = 1024 or as many rows as that allows
+        B * (V + 3 * D) * b bytes, at most 192 MiB, for B = 1024 or as many rows as that allows
 
-    and for each thread some ``(256 + B) * 1024`` bytes; 16-bit weights, and an `out` for them with gaps
-    in its rows, take a gradient in single precision, ``V * D * 4`` bytes, too. What the chunks took waits
-    for the next call; see `release_memory`.
+    and for each thread some ``(512 + B * b / 4) * 1024`` bytes; 16-bit weights, and an `out` for them with
+    gaps in its rows, take a gradient in single precision, ``V * D * 4`` bytes, too. What the chunks took
+    waits for the next call; see `release_memory`.
 
     Examples
     --------

@@ -2,9 +2,9 @@
 //!
 //! | product | a task | packed |
 //! |---|---|---|
-//! | logits | some classes, all rows | the weights of the classes, as it goes |
+//! | logits | some classes, all rows | the weights of the classes, as it goes; if rows are few, these alone |
 //! | d weight | some classes, all of D | their logits, as it goes; the hidden states, once a chunk |
-//! | d hidden | some of D, all rows, a slab of classes | the slab's weights, as it goes |
+//! | d hidden | some of D, all rows, a slab of classes | the slab's weights, as it goes; if rows are few, nothing |
 //!
 //! The last two read the same gradients of the logits and are one run of tasks, slab by slab. Only the sum over the
 //! slabs has an order, which `Lines` keeps; no thread waits for the others between slabs.
@@ -14,7 +14,8 @@ use super::gradients::{Gradients, ROWS, Sum};
 use crate::batch::Matrix;
 use crate::error::{self, Error};
 use crate::product::{
-    ColumnSums, Factor, Kernels, Right, Sheet, Strip, To, depth_of_pieces, pieces,
+    ColumnSums, Factor, Kernels, Right, Sheet, Strip, To, depth_of_pieces, most_few, pieces,
+    room_few,
 };
 use crate::simd::{Level, with_default_float_state};
 use crate::sweep::{Input, Run};
@@ -49,9 +50,9 @@ pub(super) struct Desk<'a, T: 'static> {
     hidden: Sheet,
     logits: Sheet,
     back: Sheet,
-    /// The hidden states, packed: for the logits, piece by piece of the columns, and for the gradient of the weights,
-    /// piece by piece of the rows.
-    forth: Vec<T>,
+    /// The hidden states, packed: if they are few for the logits, piece by piece of the columns, and for the gradient
+    /// of the weights, piece by piece of the rows.
+    few: Vec<T>,
     turned: Vec<T>,
     rooms: Mutex<Vec<Room<T>>>,
 }
@@ -88,16 +89,20 @@ impl<'a, T: Factor> Desk<'a, T> {
         let few = products / PRODUCTS_AN_ELEMENT < run.thresholds.parallel;
         let threads = if few { 1 } else { run.threads.clamp(1, threads::MOST) };
         let kernels = T::kernels(run.level);
-        let deepest = depth_of_pieces::<T>(width).max(depth_of_pieces::<T>(SLAB));
+        let deepest = depth_of_pieces::<T>(width).max(depth_of_pieces::<T>(SLAB.min(classes)));
         let (for_weight, for_hidden) = (gradients.weight.is_some(), gradients.hidden.is_some());
+        let (few, side) = (rows.min(most_few::<T>()), BLOCK.min(classes.max(width)));
+        let of_left = if few < rows { kernels.room(side, deepest) } else { 0 };
+        let of_right = if for_weight { kernels.room_right(side, rows) } else { 0 };
+        let added_to =
+            gradients.weight.as_ref().map(Sum::result).into_iter().chain(gradients.hidden);
+        let added_to = added_to.filter(|_| gradients.accumulate);
         let mut rooms = error::reserve(threads)?;
         for _ in 0..threads {
-            let of_rows = if for_weight { kernels.room_right(BLOCK, rows) } else { 0 };
-            let sum = gradients.weight.as_ref().filter(|_| gradients.accumulate);
-            let matrices = [linear.hidden, linear.weight].into_iter().chain(sum.map(Sum::result));
+            let matrices = [linear.hidden, linear.weight].into_iter().chain(added_to.clone());
             let strip = Strip::new(run.level, deepest.max(BLOCK).max(width), matrices)?;
-            let left = zeros(kernels.room(BLOCK, deepest))?;
-            rooms.push(Room { left, right: zeros(of_rows)?, strip });
+            let left = zeros(of_left.max(few.saturating_mul(width)))?;
+            rooms.push(Room { left, right: zeros(of_right)?, strip });
         }
         let of_bias = |bias: &[f64]| error::collect(bias.iter().map(|&number| T::from_f64(number)));
         let masked = input.mask.as_ref().filter(|mask| mask.repeats_one_row() && rows > 0);
@@ -115,7 +120,7 @@ impl<'a, T: Factor> Desk<'a, T> {
             hidden: Sheet::new::<T>(rows, width)?,
             logits: Sheet::new::<T>(rows, classes)?,
             back: Sheet::new::<T>(if for_hidden { rows } else { 0 }, width)?,
-            forth: zeros(kernels.room_right(rows, width))?,
+            few: zeros(room_few::<T>(few, width))?,
             turned: zeros(if for_weight { kernels.room(width, rows) } else { 0 })?,
             rooms: Mutex::new(rooms),
         })
@@ -148,20 +153,38 @@ impl<'a, T: Factor> Desk<'a, T> {
     }
 
     /// Takes up the rows of a chunk; what is read of their logits, once they are there.
-    pub(super) fn lay_out(&mut self, part: &[usize]) -> Result<Input, Error> {
+    pub(super) fn lay_out(&mut self, run: &mut Run<'_>, part: &[usize]) -> Result<Input, Error> {
         let (kernels, columns, rows) = (self.kernels, 0..self.width(), 0..part.len());
         let (from, hidden) = (self.linear.hidden.pick(part), self.hidden.rows(rows.len()));
-        let strip = Strip::new(self.level, columns.len(), [&from])?;
-        strip.load(&from, rows.clone(), &hidden);
-        for piece in pieces::<T>(columns.clone()) {
-            let to = &mut self.forth[kernels.room_right(rows.len(), piece.start)..];
-            kernels.turn_right(&strip, (&hidden, &rows, &piece), to);
+        let blocks_of_rows = blocks(rows.clone(), ROWS);
+        self.tasks(run, blocks_of_rows.len(), &|number, room| {
+            room.strip.load(&from, blocks_of_rows[number].clone(), &hidden);
+        })?;
+        if is_few::<T>(rows.len()) {
+            let strip = Strip::new(self.level, 0, [])?;
+            for piece in pieces::<T>(columns.clone()) {
+                let to = &mut self.few[room_few::<T>(rows.len(), piece.start)..];
+                strip.turn_few((&hidden, &rows, &piece), to);
+            }
         }
         if self.gradients.weight.is_some() {
+            let mut turned = std::mem::take(&mut self.turned);
+            let (mut tasks, mut rest) = (Vec::new(), &mut turned[..]);
             for piece in pieces::<T>(rows) {
-                let to = &mut self.turned[kernels.room(columns.len(), piece.start)..];
-                kernels.pack_left(&strip, (&hidden, &piece, &columns), &|_| false, to);
+                let (to, others) = rest.split_at_mut(kernels.room(columns.len(), piece.len()));
+                rest = others;
+                let to = to.chunks_mut(BLOCK * piece.len()).map(Mutex::new);
+                let of_piece = blocks(columns.clone(), BLOCK).into_iter().zip(to);
+                tasks.extend(of_piece.map(|(columns, to)| (piece.clone(), columns, to)));
             }
+            let done = self.tasks(run, tasks.len(), &|number, room| {
+                let (piece, columns, to) = &tasks[number];
+                let to = &mut to.lock().unwrap_or_else(PoisonError::into_inner);
+                kernels.pack_left(&room.strip, (&hidden, piece, columns), &|_, _| false, to);
+            });
+            drop(tasks);
+            self.turned = turned;
+            done?;
         }
         let input = self.input;
         let mask = input.mask.as_ref().map(|mask| mask.pick(part));
@@ -171,7 +194,7 @@ impl<'a, T: Factor> Desk<'a, T> {
 
     /// The logits of a chunk of that many rows.
     pub(super) fn logits(&self, run: &mut Run<'_>, rows: usize) -> Result<(), Error> {
-        let logits = self.logits.rows(rows);
+        let (hidden, logits) = (self.hidden.rows(rows), self.logits.rows(rows));
         let blocks = blocks(0..self.classes(), BLOCK);
         self.tasks(run, blocks.len(), &|number, room| {
             let columns = &blocks[number];
@@ -187,12 +210,20 @@ impl<'a, T: Factor> Desk<'a, T> {
                     cells.iter().zip(values).for_each(|(cell, value)| cell.set(value));
                 }
             }
+            if is_few::<T>(rows) {
+                for piece in pieces::<T>(0..self.width()) {
+                    let few = &self.few[room_few::<T>(rows, piece.start)..];
+                    let add = piece.start > 0 || start.is_some();
+                    let weight = (self.linear.weight, columns, &piece);
+                    room.strip.multiply_few(weight, few, &logits, add);
+                }
+                return;
+            }
             for piece in pieces::<T>(0..self.width()) {
                 let weight = (self.linear.weight, columns, &piece);
                 self.kernels.turn_left(&room.strip, weight, &mut room.left);
                 let to = To { matrix: &logits, rows: 0..rows, columns: columns.clone() };
-                let right = &self.forth[self.kernels.room_right(rows, piece.start)..];
-                let right = Right::Packed(right);
+                let right = Right::Rows(&hidden, 0, piece.start);
                 let add = piece.start > 0 || start.is_some();
                 self.kernels.multiply(piece.len(), &room.left, right, to, add);
             }
@@ -221,20 +252,27 @@ impl<'a, T: Factor> Desk<'a, T> {
         let rows = part.len();
         let logits = self.logits.rows(rows);
         let back = self.gradients.hidden.map(|_| self.back.rows(rows));
-        let lines = self.lines(rows);
+        let few = is_few::<T>(rows);
+        let lines = if few { vec![(0..rows, 0..self.width())] } else { self.lines(rows) };
         let order = Lines::new(lines.len());
-        let mut tasks = Vec::new();
-        for (number, slab) in blocks(0..self.classes(), SLAB).into_iter().enumerate() {
+        let (mut tasks, mut number) = (Vec::new(), 0);
+        for slab in blocks(0..self.classes(), SLAB) {
             if self.gradients.weight.is_some() || self.gradients.bias.is_some() {
                 tasks.extend(blocks(slab.clone(), BLOCK).into_iter().map(Task::Classes));
             }
-            if back.is_some() {
-                let of_line = |line| Task::Hidden(number, slab.clone(), line);
+            let parts: Vec<_> = if few { pieces::<T>(slab).collect() } else { vec![slab] };
+            for part in parts.into_iter().filter(|_| back.is_some()) {
+                let of_line = |line| Task::Hidden(number, part.clone(), line);
                 tasks.extend((0..lines.len()).map(of_line));
+                number += 1;
             }
         }
         self.tasks(run, tasks.len(), &|number, room| match (&tasks[number], &back) {
             (Task::Classes(classes), _) => self.of_classes(room, &logits, apart, classes, first),
+            (Task::Hidden(number, piece, line), Some(back)) if few => {
+                let sums = self.of_few(room, &logits, piece);
+                order.in_turn(*line, *number, || add_sums(back, sums, *number > 0));
+            }
             (Task::Hidden(number, slab, line), Some(back)) => {
                 order.in_turn(*line, *number, || {
                     self.of_hidden(room, &logits, slab, back, &lines[*line]);
@@ -253,7 +291,9 @@ impl<'a, T: Factor> Desk<'a, T> {
                 }
             }
             if self.gradients.accumulate {
-                add_what_is_there::<T>(from, rows.clone(), &to);
+                for row in rows.clone() {
+                    add(from, row, T::UNIT, room.strip.row(&to, row));
+                }
             }
             room.strip.store(from, rows, &to);
         })
@@ -298,13 +338,14 @@ impl<'a, T: Factor> Desk<'a, T> {
             let to = &mut room.right[kernels.room_right(classes.len(), piece.start)..];
             kernels.pack_right(&room.strip, (logits, &piece, classes), to);
         }
-        for columns in blocks(0..self.width(), BLOCK) {
+        let side = if is_few::<T>(rows.len()) { self.width().max(1) } else { BLOCK };
+        for columns in blocks(0..self.width(), side) {
             for piece in pieces::<T>(rows.clone()) {
                 let depth = piece.len();
                 let left = kernels.room(self.width(), piece.start) + columns.start * depth;
                 let right = &room.right[kernels.room_right(classes.len(), piece.start)..];
-                let to =
-                    To { matrix: weight.to(), rows: classes.clone(), columns: columns.clone() };
+                let (classes, columns) = (classes.clone(), columns.clone());
+                let to = To { matrix: weight.to(), rows: classes, columns };
                 let add = piece.start > 0 || !first || self.gradients.accumulate;
                 kernels.multiply(depth, &self.turned[left..], Right::Packed(right), to, add);
             }
@@ -313,6 +354,32 @@ impl<'a, T: Factor> Desk<'a, T> {
         for (row, (class, slope)) in apart {
             let from = hidden.cells(row, 0..self.width());
             add(weight.to(), class, T::from_f64(slope), from);
+        }
+    }
+
+    /// What a piece of the classes adds to the gradient of the hidden states of few rows: the weights are not packed,
+    /// and the sums are the registers.
+    fn of_few<'r>(
+        &self,
+        room: &'r mut Room<T>,
+        logits: &Matrix,
+        piece: &Range<usize>,
+    ) -> &'r [Cell<T>] {
+        let sums = &mut room.left[..logits.rows() * self.width()];
+        sums.fill(T::ZERO);
+        let sums = Cell::from_mut(sums).as_slice_of_cells();
+        let skip = |class, weights: &[Cell<T>]| self.leaves_out(class, weights);
+        room.strip.add_multiples(self.linear.weight, piece, &skip, logits, sums);
+        sums
+    }
+
+    /// Whether a class is no part of the gradient of the hidden states: masked in all rows, or not finite where it may
+    /// be masked in some, for 0 times that would be NaN. (To a row that does not mask it its probability is 0 or NaN.)
+    fn leaves_out(&self, class: usize, weights: &[Cell<T>]) -> bool {
+        match (&self.masked, &self.input.mask) {
+            (Some(masked), _) => masked[class],
+            (None, Some(_)) => weights.iter().any(|weight| !weight.get().to_f64().is_finite()),
+            (None, None) => false,
         }
     }
 
@@ -325,13 +392,28 @@ impl<'a, T: Factor> Desk<'a, T> {
         to: &Matrix,
         (rows, columns): &(Range<usize>, Range<usize>),
     ) {
-        let masked = |class: usize| self.masked.as_ref().is_some_and(|masked| masked[class]);
+        let skip = |class, weights: &[Cell<T>]| self.leaves_out(class, weights);
         for piece in pieces::<T>(slab.clone()) {
             let weight = (self.linear.weight, &piece, columns);
-            self.kernels.pack_left(&room.strip, weight, &masked, &mut room.left);
+            self.kernels.pack_left(&room.strip, weight, &skip, &mut room.left);
             let right = Right::Rows(logits, rows.start, piece.start);
-            let to = To { matrix: to, rows: rows.clone(), columns: columns.clone() };
+            let (rows, columns) = (rows.clone(), columns.clone());
+            let to = To { matrix: to, rows, columns };
             self.kernels.multiply(piece.len(), &room.left, right, to, piece.start > 0);
+        }
+    }
+}
+
+/// Whether a chunk has few rows.
+fn is_few<T: Factor>(rows: usize) -> bool {
+    rows <= most_few::<T>()
+}
+
+/// Adds sums, row by row, to what is there, or writes them.
+fn add_sums<T: Factor>(to: &Matrix, sums: &[Cell<T>], add: bool) {
+    for (row, sums) in sums.chunks(to.columns().max(1)).enumerate() {
+        for (to, sum) in to.cells::<T>(row, 0..sums.len()).iter().zip(sums) {
+            to.set(if add { to.get() + sum.get() } else { sum.get() });
         }
     }
 }
@@ -340,15 +422,6 @@ impl<'a, T: Factor> Desk<'a, T> {
 fn add<T: Factor>(to: &Matrix, row: usize, times: T, from: &[Cell<T>]) {
     let to = to.cells::<T>(row, 0..from.len());
     to.iter().zip(from).for_each(|(to, from)| to.set(to.get() + times * from.get()));
-}
-
-/// Adds to rows of `to` what the same rows of another matrix hold.
-fn add_what_is_there<T: Factor>(to: &Matrix, rows: Range<usize>, from: &Matrix) {
-    for row in rows {
-        for (column, cell) in to.cells::<T>(row, 0..to.columns()).iter().enumerate() {
-            cell.set(T::from_f64(cell.get().to_f64() + from.get(row, column)));
-        }
-    }
 }
 
 /// A range in blocks of one length, but for the last.
