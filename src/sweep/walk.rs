@@ -136,6 +136,7 @@ where
             });
         }
         let schedule = Schedule { rows, columns, group, threads, thresholds: run.thresholds };
+        let in_place = outs.iter().flatten().any(|out| out.begins_where(logits));
         let walk = Walk {
             input,
             weighting,
@@ -148,7 +149,7 @@ where
             // A cap beyond the largest number of this precision bounds none.
             softcap: input.softcap.filter(|&cap| cap <= E::Compute::MAX.to_f64()).map(Softcap::new),
             stream: !scattered && elements.saturating_mul(size_of::<O>()) >= run.thresholds.stream,
-            next: if gathered || schedule.is_by_chunks() { 0 } else { group * columns },
+            next: if gathered || in_place || schedule.is_by_chunks() { 0 } else { group * columns },
             tiles: Mutex::new(tiles),
         };
         schedule.run(&walk, run.interrupted)
