@@ -49,9 +49,9 @@
 //!
 //! While a row is written past the caches the next one is asked for, so that memory is read and written at the same
 //! time. Softmax on two threads of an EPYC (Zen 5) whose memory was the limit, in GB/s: rows of 128,256 20.5 and 21.5, of
-//! 32,000 20.5 and 23.5, of 4,096 19.0 and 20.5; where arithmetic is the limit it costs 4 %; in place, where it took rows of 32,000 from 29 to 23,
-//! nothing is asked for. Writing a row and summing the
-//! next in turn, in pieces of 64 to 32,000 elements, gained nothing on either.
+//! 32,000 20.5 and 23.5, of 4,096 19.0 and 20.5; where arithmetic is the limit it costs 4 %. In place nothing is asked
+//! for: that took rows of 32,000 from 29 to 23. Writing a row and summing the next in turn, in pieces of 64 to 32,000
+//! elements, gained nothing on either.
 
 mod chunk;
 mod compare;
