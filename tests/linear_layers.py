@@ -1,7 +1,7 @@
 """Linear layers for tests, and their losses by way of the logits, written out in doubles.
 
 Shapes of the tests are on both sides of where the products are cut: 256 and 2048 classes, 512 and 1024 steps
-of a sum, 384 rows.
+of a sum, 320 rows.
 """
 
 import math

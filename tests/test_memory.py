@@ -159,11 +159,11 @@ def taken_by_a_layer(rows: int, classes: int, width: int) -> int:
 @pytest.mark.parametrize(("classes", "width"), [(128_256, 8), (50_257, 64)])
 def test_a_linear_layer_takes_no_more_for_more_rows(classes: int, width: int) -> None:
     a_chunk = min(1024, 192 * MIB // (4 * (classes + 3 * width)))
-    few, many = (taken_by_a_layer(n * a_chunk, classes, width) for n in (5, 10))
+    few, many = (taken_by_a_layer(n * a_chunk, classes, width) for n in (6, 12))
     assert 4 * a_chunk * classes <= few <= 256 * MIB
     assert many <= few + 8 * MIB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a call took")
 def test_a_linear_layer_takes_a_quarter_of_its_logits() -> None:
-    assert taken_by_a_layer(2048, 50_257, 64) <= 4 * 2048 * 50_257 / 4
+    assert taken_by_a_layer(2048, 50_257, 512) <= 4 * 2048 * 50_257 / 4

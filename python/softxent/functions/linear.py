@@ -49,7 +49,7 @@ def linear_cross_entropy(
     """The cross-entropy of the logits ``hidden @ linear_weight.T + linear_bias``, which are never held.
 
     The loss that `cross_entropy` gives for these logits, with all of its options. The rows are worked
-    through in chunks, so that the logits of one chunk are all that exists of them: a fifth of the rows,
+    through in chunks, so that the logits of one chunk are all that exists of them: a sixth of the rows,
     or as many as fit into 192 MiB. Rows that do not count, and classes from `valid_classes` on, cost no
     product.
 
@@ -196,7 +196,7 @@ def linear_cross_entropy_with_grad(
 
         B * (V + 3 * D) * b bytes, at most 192 MiB
 
-    for B of a fifth of the rows that count, but at least 384 and at most 1024, or as many as that allows,
+    for B of a sixth of the rows that count, but at least 320 and at most 1024, or as many as that allows,
     and for each thread some ``(512 + B * b / 4) * 1024`` bytes; 16-bit weights, and an `out` for them with
     gaps in its rows, take a gradient in single precision, ``V * D * 4`` bytes, too. What the chunks took
     waits for the next call; see `release_memory`.
