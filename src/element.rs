@@ -7,7 +7,7 @@
 //! This file knows no mathematics. It is where vectors touch memory: the length checks that make that
 //! safe are here and nowhere else.
 
-use crate::simd::{Float, Kernel, MAX_LANES, Number, Simd, Vector};
+use crate::simd::{Float, Kernel, Number, Simd, Vector};
 use half::{bf16, f16};
 use std::cell::Cell;
 
@@ -83,9 +83,13 @@ pub trait Element: Stored {
 
     /// Reads one logical vector from the start of `from`.
     fn load<S: Simd>(simd: S, from: &[Cell<Self>]) -> Wide<S, Self>;
+    /// Reads as much of a logical vector as there is in `from`; the other lanes are `absent`.
+    fn load_part<S: Simd>(simd: S, from: &[Cell<Self>], absent: Self) -> Wide<S, Self>;
     /// Writes one logical vector to the start of `to`; past the caches if `STREAM` (then `to` is aligned
     /// to the vector's size in memory).
     fn store<S: Simd, const STREAM: bool>(simd: S, to: &[Cell<Self>], value: Wide<S, Self>);
+    /// Writes as much of a logical vector as `to` has room for.
+    fn store_part<S: Simd>(simd: S, to: &[Cell<Self>], value: Wide<S, Self>);
 }
 
 /// Panics unless there is room for one logical vector. With the constant slice lengths that the kernels
@@ -122,6 +126,23 @@ macro_rules! full_width {
                 check_length(from);
                 // SAFETY: the slice holds a vector, and a `Cell` is laid out as its value.
                 unsafe { Vector::load(simd, from.as_ptr().cast()) }
+            }
+            #[inline(always)]
+            fn load_part<S: Simd>(simd: S, from: &[Cell<Self>], absent: Self) -> Wide<S, Self> {
+                if from.len() >= Self::LANES {
+                    return Self::load(simd, from);
+                }
+                // SAFETY: the slice holds as many values as are read, a `Cell` being laid out as its value.
+                unsafe { Vector::load_part(simd, from.as_ptr().cast(), from.len(), absent) }
+            }
+            #[inline(always)]
+            fn store_part<S: Simd>(simd: S, to: &[Cell<Self>], value: Wide<S, Self>) {
+                if to.len() >= Self::LANES {
+                    return Self::store::<S, false>(simd, to, value);
+                }
+                // SAFETY: the slice has room for as many values as are written, and cells may be written through
+                // a shared reference.
+                unsafe { value.store_part(to.as_ptr().cast_mut().cast(), to.len()) }
             }
             #[inline(always)]
             fn store<S: Simd, const STREAM: bool>(_: S, to: &[Cell<Self>], value: Wide<S, Self>) {
@@ -208,6 +229,25 @@ macro_rules! half_width {
                 simd.$widen(unsafe { simd.load_half(from.as_ptr().cast()) })
             }
             #[inline(always)]
+            fn load_part<S: Simd>(simd: S, from: &[Cell<Self>], absent: Self) -> Wide<S, Self> {
+                if from.len() >= f32::LANES {
+                    return Self::load(simd, from);
+                }
+                let (first, absent) = (from.as_ptr().cast(), absent.to_bits());
+                // SAFETY: the slice holds as many elements as are read, each a 16-bit pattern as above.
+                simd.$widen(unsafe { simd.load_half_part(first, from.len(), absent) })
+            }
+            #[inline(always)]
+            fn store_part<S: Simd>(simd: S, to: &[Cell<Self>], value: Wide<S, Self>) {
+                if to.len() >= f32::LANES {
+                    return Self::store::<S, false>(simd, to, value);
+                }
+                let first = to.as_ptr().cast_mut().cast();
+                // SAFETY: the slice has room for as many elements as are written, and cells may be written through
+                // a shared reference.
+                unsafe { simd.store_half_part(first, to.len(), simd.$narrow(value)) }
+            }
+            #[inline(always)]
             fn store<S: Simd, const STREAM: bool>(
                 simd: S,
                 to: &[Cell<Self>],
@@ -235,16 +275,6 @@ pub fn keep<S: Simd, V: Vector<S>>(x: V, mask: &[Cell<u8>], other: V) -> V {
     assert!(mask.len() >= V::Scalar::LANES, "a mask shorter than a vector");
     // SAFETY: the slice holds a byte for every lane, and a `Cell` is laid out as its value.
     unsafe { x.keep(mask.as_ptr().cast(), other) }
-}
-
-/// Writes the first lanes of a vector, as many as `to` has room for.
-#[inline(always)]
-pub fn store_part<S: Simd, E: Element>(simd: S, to: &[Cell<E>], value: Wide<S, E>) {
-    let whole = std::array::from_fn::<_, MAX_LANES, _>(|_| Cell::new(E::default()));
-    E::store::<S, false>(simd, &whole, value);
-    for (to, from) in to.iter().zip(&whole) {
-        to.set(from.get());
-    }
 }
 
 /// Elements as numbers of the precision in which they are computed, or of a wider one.

@@ -17,10 +17,14 @@
 //!
 //! 1. `c` is kept in two parts, high and low. `c_high d - n` is one fused multiply-add and so rounded once;
 //!    the low part repairs what the rounding of `c` to working precision would cost (20 ulp at d = -87).
-//! 2. `n` is rounded by adding `1.5 * 2^19`, whose last bit is 1/16 (`2^52` for doubles), and the exponent's bias along
-//!    with it: the lowest bits of that sum are the place in the table, and above it the exponent field of `2^n`.
+//! 2. `n` is rounded by adding `1.5 * 2^19`, whose last bit is 1/16 (`2^52` for doubles), and less one the exponent's
+//!    bias along with it: the lowest bits of that sum are the place in the table, and above it the exponent field of
+//!    `2^n`, less one.
 //! 3. `2^n` is multiplied with, not added to the bits of `2^f`, so that a NaN survives whatever its payload.
-//! 4. Where `2^(c d)` is below the smallest normal number the result is 0. This includes `d = -inf`.
+//! 4. Where `2^n` is below the smallest normal number the result is 0. This includes `d = -inf`.
+//! 5. Whether that happens, or `n` is 2 or more, or `d` is NaN, is seen from the bits of the sum of point 2: if not, those
+//!    above the lowest eleven (ten in double precision) are always the same. Of many vectors it is seen at once, which is
+//!    cheaper than a comparison for each.
 //!
 //! Domain: `d / temperature <= 1` (the kernels subtract a reference close to the maximum); above, up to
 //! overflow at 88, it is right as well, beyond that the result is meaningless.
@@ -32,7 +36,7 @@ use crate::simd::{Float, Number, Simd, Vector};
 
 /// Constants of the exponential in one precision.
 pub trait Exp: Float {
-    /// 1.5 * 2^(mantissa bits) + exponent bias: see point 2 above.
+    /// 1.5 * 2^(mantissa bits) + exponent bias, for whole `n`.
     const ROUND: Self;
     /// `2^f` on [-1/2, 1/2] without its constant term, which is exactly 1; highest power first. Minimax in
     /// relative error (Lawson's algorithm in 60 digits), rounded one coefficient after the other from the
@@ -40,8 +44,10 @@ pub trait Exp: Float {
     const POLYNOMIAL: &'static [Self];
     /// Whether [`Vector::low_bits_to_power`] goes in sixteenths.
     const IN_SIXTEENTHS: bool;
-    /// As `ROUND`, where `n` is rounded as finely as that.
+    /// What is added to `c d` for `n` as fine as that: see point 2 above.
     const FINE_ROUND: Self;
+    /// The bits above those in which the sums of that differ while `2^n` is a normal number and `n` below 2.
+    const ABOVE_WINDOW: Self;
     /// As `POLYNOMIAL`, for what that leaves: `f` in [-1/32, 1/32] in single precision.
     const FINE_POLYNOMIAL: &'static [Self];
     /// The exponent of the smallest normal number.
@@ -79,7 +85,8 @@ impl Exp for f32 {
     const POLYNOMIAL: &'static [f32] =
         &[0.00015329279, 0.001339097, 0.009618499, 0.055503596, 0.24022648, std::f32::consts::LN_2];
     const IN_SIXTEENTHS: bool = true;
-    const FINE_ROUND: f32 = 786_432.0 + 127.0;
+    const FINE_ROUND: f32 = 786_432.0 + 126.0;
+    const ABOVE_WINDOW: f32 = f32::from_bits(!0x7ff);
     /// Relative error 2^-29.2.
     const FINE_POLYNOMIAL: &'static [f32] = &[0.05550235, 0.24023429, std::f32::consts::LN_2];
 }
@@ -109,7 +116,8 @@ impl Exp for f64 {
         std::f64::consts::LN_2,
     ];
     const IN_SIXTEENTHS: bool = false;
-    const FINE_ROUND: f64 = Self::ROUND;
+    const FINE_ROUND: f64 = Self::ROUND - 1.0;
+    const ABOVE_WINDOW: f64 = f64::from_bits(!0x3ff);
     const FINE_POLYNOMIAL: &'static [f64] = Self::POLYNOMIAL;
 }
 
@@ -121,8 +129,6 @@ const LOG2_E: (f64, f64) = (std::f64::consts::LOG2_E, 2.035_527_374_093_103_3e-1
 pub struct Base<T> {
     high: T,
     low: T,
-    /// The lowest `d` whose exponential is a normal number.
-    floor: T,
     /// The temperature itself, in double precision for the scalar work on summaries.
     pub temperature: f64,
 }
@@ -130,7 +136,8 @@ pub struct Base<T> {
 impl<T: Exp> Base<T> {
     /// `temperature` is positive and finite.
     pub fn new(temperature: f64) -> Self {
-        let quotient = (LOG2_E.0 / temperature).min(T::MAX_BASE);
+        // Not 0, so that -inf is as far as it gets at every temperature.
+        let quotient = (LOG2_E.0 / temperature).clamp(T::SMALLEST.to_f64(), T::MAX_BASE);
         let high = T::from_f64(quotient);
         let low = if quotient < T::MAX_BASE {
             let remainder = (-quotient).mul_add(temperature, LOG2_E.0) + LOG2_E.1;
@@ -138,19 +145,13 @@ impl<T: Exp> Base<T> {
         } else {
             T::from_f64(0.0)
         };
-        // A finite floor, so that -inf is always below it.
-        let floor = T::from_f64((T::MIN_EXPONENT / quotient).max(-T::MAX.to_f64()));
-        Self { high, low, floor, temperature }
+        Self { high, low, temperature }
     }
 
     /// The base as vectors.
     #[inline(always)]
     pub fn splat<S: Simd>(&self, simd: S) -> Powers<T::V<S>> {
-        Powers {
-            high: Vector::splat(simd, self.high),
-            low: Vector::splat(simd, self.low),
-            floor: Vector::splat(simd, self.floor),
-        }
+        Powers { high: Vector::splat(simd, self.high), low: Vector::splat(simd, self.low) }
     }
 }
 
@@ -159,7 +160,6 @@ impl<T: Exp> Base<T> {
 pub struct Powers<V> {
     high: V,
     low: V,
-    floor: V,
 }
 
 impl<V: Copy> Powers<V> {
@@ -196,13 +196,15 @@ impl<V: Copy> Powers<V> {
         V: Vector<S, Scalar: Exp>,
     {
         let minus_one = V::splat(simd, V::Scalar::from_f64(-1.0));
-        self.less_one(simd, d).0.or_where_less(d, self.floor, minus_one)
+        let least = V::Scalar::from_f64(V::Scalar::ROUND.to_f64() + V::Scalar::MIN_EXPONENT);
+        let [less_one, _, shifted] = self.less_one(simd, d);
+        less_one.or_where_less(shifted, V::splat(simd, least), minus_one)
     }
 
     /// `exp(d / temperature) - 1`, for whose digits near 0 the constant term of the polynomial is left to the end, and
-    /// `exp(d / temperature)`; meaningless where that is no normal number.
+    /// `exp(d / temperature)`, meaningless where `2^n` is no normal number; and what tells where.
     #[inline(always)]
-    fn less_one<S: Simd>(self, simd: S, d: V) -> (V, V)
+    fn less_one<S: Simd>(self, simd: S, d: V) -> [V; 3]
     where
         V: Vector<S, Scalar: Exp>,
     {
@@ -210,7 +212,7 @@ impl<V: Copy> Powers<V> {
         let scale = shifted.low_bits_to_exponent();
         let rest = polynomial(simd, V::Scalar::POLYNOMIAL, fraction).mul(fraction);
         let one = V::splat(simd, V::Scalar::ONE);
-        (scale.mul_add(rest, scale.sub(one)), scale.mul_add(rest, scale))
+        [scale.mul_add(rest, scale.sub(one)), scale.mul_add(rest, scale), shifted]
     }
 
     #[inline(never)]
@@ -226,6 +228,37 @@ impl<V: Copy> Powers<V> {
     where
         V: Vector<S, Scalar: Exp>,
     {
+        let (exponential, shifted) = self.inlined_exp_within(simd, d);
+        exponential.zero_where_less(shifted, V::splat(simd, least::<V::Scalar>()))
+    }
+
+    /// `exp(d / temperature)` in each lane where that is within the window of point 5, with the same bits, and something
+    /// else where it is not; and what [`Outside`] tells that from.
+    #[inline(always)]
+    pub fn exp_within<S: Simd>(self, simd: S, d: V) -> (V, V)
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        if S::OUTLINED {
+            self.outlined_exp_within(simd, d)
+        } else {
+            self.inlined_exp_within(simd, d)
+        }
+    }
+
+    #[inline(never)]
+    fn outlined_exp_within<S: Simd>(self, simd: S, d: V) -> (V, V)
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        self.inlined_exp_within(simd, d)
+    }
+
+    #[inline(always)]
+    fn inlined_exp_within<S: Simd>(self, simd: S, d: V) -> (V, V)
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
         let (shifted, fraction) = self.reduced(simd, d, V::Scalar::FINE_ROUND);
         let power = shifted.low_bits_to_power();
         let rest = polynomial(simd, V::Scalar::FINE_POLYNOMIAL, fraction);
@@ -234,7 +267,18 @@ impl<V: Copy> Powers<V> {
         } else {
             rest.mul_add(fraction, V::splat(simd, V::Scalar::ONE)).mul(power)
         };
-        product.zero_where_less(d, self.floor)
+        (product, shifted)
+    }
+
+    /// Whether the exponential of any lane is above the window of point 5.
+    #[inline(always)]
+    pub fn any_above_window<S: Simd>(self, simd: S, d: V) -> bool
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        let (shifted, _) = self.reduced(simd, d, V::Scalar::FINE_ROUND);
+        let two = V::Scalar::from_f64(V::Scalar::FINE_ROUND.to_f64() + 2.0).next_down();
+        shifted.any_greater(V::splat(simd, two))
     }
 
     /// What has `n` in its lowest bits, and `f`.
@@ -247,6 +291,48 @@ impl<V: Copy> Powers<V> {
         let shifted = d.mul_add(self.high, round);
         let minus_n = round.sub(shifted);
         (shifted, d.mul_add(self.low, d.mul_add(self.high, minus_n)))
+    }
+}
+
+/// The sum of point 2 for the least `n` whose power is a normal number: all its low bits are 0.
+#[inline(always)]
+fn least<T: Exp>() -> T {
+    T::from_f64(T::FINE_ROUND.to_f64() + T::MIN_EXPONENT)
+}
+
+/// Whether any of some exponentials was outside of the window of point 5.
+#[derive(Clone, Copy)]
+pub struct Outside<V> {
+    different: V,
+}
+
+impl<V: Copy> Outside<V> {
+    /// Of no exponentials.
+    #[inline(always)]
+    pub fn none<S: Simd>(simd: S) -> Self
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        Self { different: V::splat(simd, V::Scalar::from_f64(0.0)) }
+    }
+
+    /// Of one more vector, by what came with it.
+    #[inline(always)]
+    pub fn or<S: Simd>(self, simd: S, shifted: V) -> Self
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        let least = V::splat(simd, least::<V::Scalar>());
+        Self { different: self.different.or_difference(shifted, least) }
+    }
+
+    /// Whether there was one.
+    #[inline(always)]
+    pub fn any<S: Simd>(self, simd: S) -> bool
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        self.different.any_bit(V::splat(simd, V::Scalar::ABOVE_WINDOW))
     }
 }
 
@@ -302,7 +388,7 @@ impl<T: Exp> Softcap<T> {
         // Bounded from below, and negated from above; in this order a NaN stays.
         let bounded = zero.sub(zero.sub(limit).max(x));
         let bounded = zero.sub(zero.sub(limit).max(bounded));
-        let (t, exponential) = self.base.splat(simd).less_one(simd, bounded);
+        let [t, exponential, _] = self.base.splat(simd).less_one(simd, bounded);
         let share = one.div(t.add(two));
         let slope = exponential.mul(share).mul(two.add(two).mul(share));
         (<T::V<S>>::splat(simd, self.cap).mul(t.mul(share)), slope)

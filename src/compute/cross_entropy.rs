@@ -165,6 +165,10 @@ impl Job for TargetLoss<'_> {
         }
     }
 
+    fn needs_max(&self) -> bool {
+        false
+    }
+
     fn needs_aside(&self, summary: &Summary) -> bool {
         summary.is_peaked()
     }

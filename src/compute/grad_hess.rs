@@ -46,6 +46,10 @@ impl Job for GradHess<'_> {
         self.label(row).map_or(Selection::Nothing, |(class, ..)| Selection::Aside(class))
     }
 
+    fn needs_max(&self) -> bool {
+        false
+    }
+
     fn needs_largest(&self, summary: &Summary) -> bool {
         summary.is_peaked_elsewhere()
     }

@@ -26,6 +26,9 @@ pub fn logsumexp(run: Run<'_>, input: &Input) -> Result<Vec<f64>, Error> {
 struct Softmax;
 
 impl Job for Softmax {
+    fn needs_max(&self) -> bool {
+        false
+    }
     fn finish(&self, _: usize, summary: Option<&Summary>, _: Logit<'_>) -> Action {
         summary.map_or(Action::Leave, |row| Action::Exponential {
             max: row.max,
@@ -54,10 +57,15 @@ struct LogSumExp<'a> {
 }
 
 impl Job for LogSumExp<'_> {
+    fn needs_max(&self) -> bool {
+        false
+    }
     fn needs_aside(&self, summary: &Summary) -> bool {
-        // Beside a maximum of 4 or more, or a logarithm of more than 2, what a sum of exponentials loses in
-        // single precision is less than half a unit in the last place of the result.
-        summary.total < 8.0 && (summary.max / self.temperature).abs() < 4.0
+        // Beside a result or a largest logit of 4 or more, or a logarithm of more than 2, what a sum of exponentials
+        // loses in single precision is less than half a unit in the last place. (The reference may be 1.37 below
+        // the largest logit, its sum four times as large.)
+        let largest = summary.max / self.temperature;
+        summary.total < 32.0 && summary.lse.abs() < 4.0 && largest.abs() < 5.4
     }
     fn finish(&self, row: usize, summary: Option<&Summary>, _: Logit<'_>) -> Action {
         self.rows.set(row, summary.map_or(f64::NAN, |summary| summary.lse));

@@ -7,7 +7,6 @@
 use super::pack::{Skip, turn};
 use super::{Factor, Part, Strip};
 use crate::batch::Matrix;
-use crate::element::store_part;
 use crate::simd::{Kernel, MAX_LANES, Simd, Vector};
 use std::cell::Cell;
 use std::ops::Range;
@@ -202,23 +201,18 @@ impl<T: Factor> Multiples<'_, T> {
         for (terms, row) in terms.iter_mut().zip(rows) {
             for (i, term) in terms.iter_mut().enumerate() {
                 if !row.is_empty() {
-                    *term = load_part(simd, &row[start..end], i);
+                    *term = T::load_part(simd, part(&row[start..end], i), T::ZERO);
                 }
             }
         }
         for (sums, times) in self.sums.chunks(self.width).zip(times) {
             let sums = &sums[start..end];
             for i in 0..W {
-                let mut sum = load_part(simd, sums, i);
+                let mut sum = T::load_part(simd, part(sums, i), T::ZERO);
                 for (terms, &times) in terms.iter().zip(times) {
                     sum = terms[i].mul_add(T::V::<S>::splat(simd, times), sum);
                 }
-                let to = part(sums, i);
-                if to.len() == T::LANES {
-                    T::store::<S, false>(simd, to, sum);
-                } else {
-                    store_part::<S, T>(simd, to, sum);
-                }
+                T::store_part(simd, part(sums, i), sum);
             }
         }
     }
@@ -245,21 +239,9 @@ fn load<S: Simd, T: Factor>(simd: S, from: &[T]) -> T::V<S> {
     unsafe { T::V::<S>::load(simd, from.as_ptr()) }
 }
 
-/// The vector of that number, or as much of it as there is.
+/// The cells of the vector of that number, or as many as there are.
 #[inline(always)]
 fn part<T: Factor>(cells: &[Cell<T>], number: usize) -> &[Cell<T>] {
     let cells = &cells[(number * T::LANES).min(cells.len())..];
     &cells[..T::LANES.min(cells.len())]
-}
-
-/// The same in a vector, with zeros for what is not there.
-#[inline(always)]
-fn load_part<S: Simd, T: Factor>(simd: S, cells: &[Cell<T>], number: usize) -> T::V<S> {
-    let cells = part(cells, number);
-    if cells.len() == T::LANES {
-        return T::load(simd, cells);
-    }
-    let mut room = [T::ZERO; MAX_LANES];
-    copy(cells, &mut room);
-    load(simd, &room)
 }

@@ -58,8 +58,6 @@ impl<T> Kernels<T> {
 pub trait Factor:
     Float + Element<Compute = Self> + Add<Output = Self> + Mul<Output = Self>
 {
-    /// One.
-    const UNIT: Self;
     /// The inner loops on that level.
     fn kernels(level: Level) -> Kernels<Self>;
 }
@@ -75,7 +73,6 @@ macro_rules! kernels {
 macro_rules! factor {
     ($t:ident, $library:ident, $avx512:literal, $avx2:literal, $neon:literal) => {
         impl Factor for $t {
-            const UNIT: Self = 1.0;
             fn kernels(level: Level) -> Kernels<Self> {
                 match level {
                     Level::Portable(_) => kernels!($library, scalar, $t, 1),

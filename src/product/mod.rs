@@ -99,6 +99,7 @@ impl<T: Factor> Kernels<T> {
                 (first.cast_const(), stride, 1, 0)
             }
         };
+        let one = T::from_f64(1.0);
         for row in (0..rows.len()).step_by(self.height) {
             let height = self.height.min(rows.len() - row);
             let right = match of_band {
@@ -128,8 +129,8 @@ impl<T: Factor> Kernels<T> {
                         self.width.cast_signed(),
                         of_step,
                         of_row,
-                        T::UNIT,
-                        T::UNIT,
+                        one,
+                        one,
                         u8::from(add),
                         false,
                         false,

@@ -6,7 +6,7 @@
 
 use super::{Factor, Kernels};
 use crate::batch::Matrix;
-use crate::element::{Element, Kind, Widen, store_part};
+use crate::element::{Element, Kind, Widen};
 use crate::error::{self, Error};
 use crate::simd::{Float, Kernel, Level, Simd};
 use half::{bf16, f16};
@@ -260,7 +260,7 @@ impl<E: Element<Compute = f32>, T: Factor> Kernel for Narrow<'_, E, T> {
             let mut lanes = [0.0; f32::LANES];
             lanes.iter_mut().zip(from).for_each(|(lane, cell)| *lane = single(cell));
             let lanes = lanes.map(Cell::new);
-            store_part::<S, E>(simd, to, f32::load(simd, &lanes));
+            E::store_part(simd, to, f32::load(simd, &lanes));
         }
     }
 }

@@ -34,14 +34,19 @@ impl Lanes {
     /// Whether all of them are there.
     #[inline(always)]
     fn are_whole<T: Float>(self) -> bool {
-        let skips = self.skip.is_some_and(|skip| skip.wrapping_sub(self.at) < T::LANES);
-        self.are_in_memory::<T>() && !skips
+        self.at + T::LANES <= self.end && self.skipped::<T>().is_none()
     }
 
-    /// Whether all of them are there but perhaps the one that is left out.
+    /// The lane that is left out.
     #[inline(always)]
-    fn are_in_memory<T: Float>(self) -> bool {
-        self.at + T::LANES <= self.end
+    pub(super) fn skipped<T: Float>(self) -> Option<usize> {
+        self.skip.map(|skip| skip.wrapping_sub(self.at)).filter(|&lane| lane < T::LANES)
+    }
+
+    /// What there is of them in memory, and perhaps more.
+    #[inline(always)]
+    pub(super) fn of<T>(self, cells: &[T]) -> &[T] {
+        &cells[self.at..self.end]
     }
 }
 
@@ -90,11 +95,14 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
         if lanes.are_whole::<E::Compute>() {
             return self.load::<S, PLAIN>(simd, lanes.at);
         }
-        let x = load_part(simd, self.cells, lanes);
+        let x = E::load_part(simd, lanes.of(self.cells), E::narrow(E::Compute::NEG_INFINITY));
         let one = Vector::splat(simd, E::Compute::ONE);
+        if PLAIN && lanes.skipped::<E::Compute>().is_none() {
+            return (x, one);
+        }
         let (x, slope) = if PLAIN { (x, one) } else { self.capped(simd, x) };
         let below = Vector::splat(simd, E::Compute::NEG_INFINITY);
-        (keep(x, &self.part(lanes), below), slope)
+        (keep(x, &self.bytes(lanes), below), slope)
     }
 
     #[inline(always)]
@@ -109,7 +117,7 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
     #[inline(always)]
     pub(super) fn keep<S: Simd, V: Vector<S>>(&self, value: V, lanes: Lanes, other: V) -> V {
         match self.mask {
-            _ if !lanes.are_whole::<V::Scalar>() => keep(value, &self.part(lanes), other),
+            _ if !lanes.are_whole::<V::Scalar>() => keep(value, &self.bytes(lanes), other),
             Some(mask) => keep(value, &mask[lanes.at..], other),
             None => value,
         }
@@ -117,35 +125,17 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
 
     /// 1 for each lane that is there and not masked.
     #[inline(always)]
-    fn part(&self, lanes: Lanes) -> [Cell<u8>; MAX_LANES] {
-        let part = [const { Cell::new(0) }; MAX_LANES];
+    pub(super) fn bytes(&self, lanes: Lanes) -> [Cell<u8>; MAX_LANES] {
+        let bytes = [const { Cell::new(0) }; MAX_LANES];
         match self.mask {
-            Some(mask) => part.iter().zip(&mask[lanes.at..lanes.end]).for_each(copy),
-            None => part.iter().take(lanes.end - lanes.at).for_each(|byte| byte.set(1)),
+            Some(mask) => {
+                bytes.iter().zip(lanes.of(mask)).for_each(|(to, from)| to.set(from.get()))
+            }
+            None => bytes.iter().take(lanes.end - lanes.at).for_each(|byte| byte.set(1)),
         }
-        if let Some(byte) = lanes.skip.and_then(|skip| part.get(skip.wrapping_sub(lanes.at))) {
-            byte.set(0);
+        if let Some(lane) = lanes.skipped::<E::Compute>() {
+            bytes[lane].set(0);
         }
-        part
+        bytes
     }
-}
-
-/// A vector that may not be whole, 0 in the lanes that are beyond the end.
-#[inline(always)]
-pub(super) fn load_part<S: Simd, A: Element>(
-    simd: S,
-    cells: &[Cell<A>],
-    lanes: Lanes,
-) -> Wide<S, A> {
-    if lanes.are_in_memory::<A::Compute>() {
-        return A::load(simd, &cells[lanes.at..]);
-    }
-    let padded: [Cell<A>; MAX_LANES] = [const { Cell::new(A::ZERO) }; MAX_LANES];
-    padded.iter().zip(&cells[lanes.at..lanes.end]).for_each(copy);
-    A::load(simd, &padded)
-}
-
-#[inline(always)]
-fn copy<T: Copy>((to, from): (&Cell<T>, &Cell<T>)) {
-    to.set(from.get());
 }

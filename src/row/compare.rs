@@ -43,7 +43,9 @@ impl<E: Element<Compute: Exp>, M: Measure<E::Compute>> Compare<'_, E, M> {
         let mut sums = Sums::<S, E, M> { sums: [BlockSum::zero(simd); 3], classes, measure };
         for start in (0..streams.steps).step_by(BLOCK) {
             let block = start..(start + BLOCK).min(streams.steps);
-            streams.each::<S, _, PLAIN>(simd, block, &mut sums);
+            for (steps, are_parts) in streams.wholes_and_parts(block) {
+                streams.each::<S, _, PLAIN>(simd, steps, are_parts, &mut sums);
+            }
             sums.sums[0].end_block(simd);
             if M::TWO {
                 sums.sums[1].end_block(simd);

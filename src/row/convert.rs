@@ -1,10 +1,10 @@
 //! What becomes of another row's cells before it is compared: probabilities are replaced by their logarithms. Knows
 //! neither masks nor what the cells are for.
 
-use crate::element::{Element, store_part};
+use crate::element::Element;
 use crate::exp::Exp;
 use crate::log::log;
-use crate::simd::{Kernel, MAX_LANES, Simd};
+use crate::simd::{Kernel, Simd};
 use std::cell::Cell;
 
 /// The natural logarithm of each element, in its place.
@@ -23,10 +23,6 @@ impl<T: Exp + Element<Compute = T>> Kernel for Logarithms<'_, T> {
             T::store::<S, false>(simd, whole, log(simd, T::load(simd, whole)));
             rest = after;
         }
-        let padded = [const { Cell::new(T::ONE) }; MAX_LANES];
-        for (to, from) in padded.iter().zip(rest) {
-            to.set(from.get());
-        }
-        store_part(simd, rest, log(simd, T::load(simd, &padded)));
+        T::store_part(simd, rest, log(simd, T::load_part(simd, rest, T::ONE)));
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Terms<V> {
 
 /// A kind of sums.
 pub trait Moments<T: Exp>: Copy {
+    /// Whether the largest logit has to be known, and not only one that none exceeds by much.
+    const NEEDS_MAX: bool = true;
     /// Whether the terms need weights.
     const WEIGHTED: bool;
     /// Whether terms some of whose elements are not there do.
@@ -45,14 +47,15 @@ pub trait Sums<S: Simd, T: Exp>: Copy {
     fn totals(self) -> (f64, f64);
 }
 
-/// Nothing.
+/// Nothing, and not even the largest logit unless it is `NEEDED`.
 #[derive(Clone, Copy, Debug)]
-pub struct Nothing;
+pub struct Nothing<const NEEDED: bool = true>;
 
-impl<T: Exp> Moments<T> for Nothing {
+impl<T: Exp, const NEEDED: bool> Moments<T> for Nothing<NEEDED> {
+    const NEEDS_MAX: bool = NEEDED;
     const WEIGHTED: bool = false;
     const PARTS_WEIGHTED: bool = false;
-    type Sums<S: Simd> = Nothing;
+    type Sums<S: Simd> = Self;
     #[inline(always)]
     fn zero<S: Simd>(self, _: S) -> Self {
         self
@@ -60,7 +63,7 @@ impl<T: Exp> Moments<T> for Nothing {
 }
 
 #[expect(private_interfaces, reason = "as above")]
-impl<S: Simd, T: Exp> Sums<S, T> for Nothing {
+impl<S: Simd, T: Exp, const NEEDED: bool> Sums<S, T> for Nothing<NEEDED> {
     #[inline(always)]
     fn add(&mut self, _: S, _: Terms<T::V<S>>, _: bool) {}
     #[inline(always)]

@@ -21,23 +21,25 @@ const NEAR: usize = 2048;
 /// follows it in memory as a rule: four streams of a short row end before any prefetcher has noticed them. Rows of
 /// 1,000 singles from memory, one thread of an EPYC, where the hardware's prefetching alone gave 5.8 GB/s: 16.5; rows
 /// of 4,000: 14.4 and 25.1; of 16,000: 21.1 and 27.1.
-const SHORT: usize = 64 * 1024;
+const NEXT_ROW: usize = 64 * 1024;
 
-/// Bytes from which on, where the processor likes that, the chunk that follows in memory is prefetched from its
-/// beginning to its end into the second cache, and no stream for itself. Log-sum-exp of rows of 128,256 singles, two
-/// threads of an EPYC (Zen 4), over the read limit of the same run: 0.95, each stream 2 KiB ahead 0.88; softmax over a
-/// streaming copy 0.88 and 0.77; one thread 22.4 and 18.9 GB/s; rows of 4,000 18.7 and 14.5, of 1,000 7.3 and 7.8.
+/// Bytes ahead, at least, where the processor likes that: as many chunks, as they follow in memory, as are that long, from
+/// their beginning to their end, into the second cache, and no stream for itself. Log-sum-exp of rows of 128,256
+/// singles, two threads of an EPYC (Zen 4), over the read limit of the same run: 0.95, each stream 2 KiB ahead 0.88;
+/// softmax over a streaming copy 0.88 and 0.77; one thread 22.4 and 18.9 GB/s; rows of 4,000 18.7 and 14.5. Sums of rows
+/// of 1,000, one thread, in GB/s, by how many rows ahead it is: 1 11.6, 2 13.7, 4 13.9, 8 13.9 (each stream in the next
+/// row 10.0; from cache 13.9): the first cache waits for no more than two dozen lines at a time.
 /// There a single stream of logits would be as good (0.98), but half as fast on a Xeon. On Zen 5 it is each stream for
 /// itself: rows of 128,256 on one thread 30 GB/s to 26, of 16,000 38 to 31; on two threads 45 to 38 and 46 to 40.
-const FAR: usize = 8 * 1024;
+const FAR: usize = 32 * 1024;
 
 /// Steps that there is room for.
 const ROOM: usize = 4;
 
 /// What is done with four vectors. (A trait and not a closure: only so is it sure to be inlined.)
 pub(super) trait Visit<S: Simd, T: Exp> {
-    /// Whether it wants parts: steps some of whose elements are left out or not there.
-    const WANTS_PARTS: bool = true;
+    /// Whether another visit to the same steps follows at once.
+    const IS_FIRST: bool = false;
     /// Whether it wants what stands beside the logits; if not, that is 0 and the compiler removes it.
     const WANTS_BESIDE: bool;
     /// Whether it wants that of a part.
@@ -83,17 +85,36 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
             None => usize::MAX,
         };
         let bytes = size_of_val(chunk.cells);
-        let far = bytes >= FAR && reads_far_ahead();
-        let ahead = if far || bytes <= SHORT { length } else { NEAR / size_of::<E>() };
+        let far = reads_far_ahead();
+        let ahead = match far {
+            true if bytes >= FAR => length,
+            true => length * FAR.div_ceil(bytes.max(1)),
+            false if bytes <= NEXT_ROW => length,
+            false => NEAR / size_of::<E>(),
+        };
         Self { chunk, beside, quarter, steps, whole, skip, skip_step, ahead, far }
     }
 
-    /// Visits some steps of logits that are `PLAIN`, neither masked nor capped, or not.
+    /// Some steps in the order in which they are summed: the whole ones together, then each part. Says which it is.
+    #[inline(always)]
+    pub(super) fn wholes_and_parts(
+        &self,
+        steps: Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, bool)> + use<E> {
+        let here = |part: usize| Some(part).filter(|part| steps.contains(part));
+        let skip = here(self.skip_step);
+        let last = here(self.whole).filter(|_| skip != Some(self.whole));
+        let parts = skip.into_iter().chain(last).map(|part| (part..part + 1, true));
+        std::iter::once((steps, false)).chain(parts)
+    }
+
+    /// Visits some steps of logits that are `PLAIN`, neither masked nor capped, or not: those that are whole, or the parts.
     #[inline(always)]
     pub(super) fn each<S: Simd, V: Visit<S, E::Compute>, const PLAIN: bool>(
         &self,
         simd: S,
         steps: Range<usize>,
+        are_parts: bool,
         visitor: &mut V,
     ) {
         let (part, room) = (Part::<E>::new(), Room::<E::Compute>::new());
@@ -112,7 +133,7 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
             };
             let here = next..stop.min(next.saturating_add(longest)).min(steps.end);
             next = here.end;
-            if is_part && !V::WANTS_PARTS {
+            if is_part != are_parts {
                 continue;
             }
             let beside = match (in_place, &self.beside) {
@@ -124,7 +145,7 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
                 _ => [&[] as &[_]; UNROLL],
             };
             let (chunk, places) = if is_part {
-                part.take::<PLAIN>(self, here.start);
+                part.take::<S, PLAIN>(simd, self, here.start);
                 (part.chunk::<PLAIN>(&self.chunk), places(E::Compute::LANES))
             } else {
                 (self.chunk, self.places(here.start))
@@ -156,9 +177,9 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
             let others = (e.chunks_exact(lanes).zip(f.chunks_exact(lanes)))
                 .zip(g.chunks_exact(lanes).zip(h.chunks_exact(lanes)));
             for (((i, step), ((p, q), (r, s))), ((e, f), (g, h))) in vectors.zip(others) {
-                self.prefetch(simd, step, logits);
+                self.prefetch::<S, V>(simd, step, logits);
                 if let Some(beside) = self.beside.as_ref().and_then(Beside::address) {
-                    self.prefetch(simd, step, beside);
+                    self.prefetch::<S, V>(simd, step, beside);
                 }
                 let i = i * lanes;
                 let x = [load(p, a + i), load(q, b + i), load(r, c + i), load(s, d + i)];
@@ -167,7 +188,7 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
         } else {
             let nothing = [Vector::splat(simd, E::Compute::from_f64(0.0)); UNROLL];
             for ((i, step), ((p, q), (r, s))) in vectors {
-                self.prefetch(simd, step, logits);
+                self.prefetch::<S, V>(simd, step, logits);
                 let i = i * lanes;
                 let x = [load(p, a + i), load(q, b + i), load(r, c + i), load(s, d + i)];
                 if V::WANTS_BESIDE_PARTS && is_part {
@@ -205,7 +226,15 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
 
     /// Asks for what is used later of what begins at an address, of which each element has that many bytes.
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, simd: S, step: usize, (from, size): (*const u8, usize)) {
+    fn prefetch<S: Simd, V: Visit<S, E::Compute>>(
+        &self,
+        simd: S,
+        step: usize,
+        (from, size): (*const u8, usize),
+    ) {
+        if V::IS_FIRST && self.far {
+            return;
+        }
         let (first, gap) = self.prefetched(step);
         for stream in 0..UNROLL {
             let address = from.wrapping_add((first + stream * gap) * size);
@@ -282,23 +311,20 @@ impl<E: Element<Compute: Exp>> Part<E> {
 
     /// Takes the vectors of a step over from the chunk that it is a part of.
     #[inline(always)]
-    fn take<const PLAIN: bool>(&self, streams: &Streams<'_, E>, step: usize) {
+    fn take<S: Simd, const PLAIN: bool>(&self, simd: S, streams: &Streams<'_, E>, step: usize) {
         let chunk = &streams.chunk;
         let absent = E::narrow(E::Compute::NEG_INFINITY);
         let room = self.cells.chunks_exact(E::Compute::LANES);
         let mask = self.mask.chunks_exact(E::Compute::LANES);
         for (stream, (cells, bytes)) in (0..UNROLL).zip(room.zip(mask)) {
-            let Lanes { at, end, skip } = streams.lanes(step, stream);
-            copy(&chunk.cells[at..end], cells, absent);
+            let lanes = streams.lanes(step, stream);
+            let x = E::load_part(simd, lanes.of(chunk.cells), absent);
+            E::store::<S, false>(simd, cells, x);
             if !PLAIN {
-                match chunk.mask {
-                    Some(mask) => copy(&mask[at..end], bytes, 0),
-                    None => bytes.iter().zip(at..).for_each(|(to, i)| to.set((i < end).into())),
-                }
+                bytes.iter().zip(&chunk.bytes(lanes)).for_each(|(to, byte)| to.set(byte.get()));
             }
-            if let Some(i) = skip.map(|skip| skip.wrapping_sub(at)).filter(|&i| i < cells.len()) {
-                cells[i].set(absent);
-                bytes[i].set(0);
+            if let Some(lane) = lanes.skipped::<E::Compute>() {
+                cells[lane].set(absent);
             }
         }
     }
@@ -309,20 +335,6 @@ impl<E: Element<Compute: Exp>> Part<E> {
             Chunk { cells: &self.cells, mask: None, softcap: None }
         } else {
             Chunk { cells: &self.cells, mask: Some(&self.mask), softcap: whole.softcap }
-        }
-    }
-}
-
-/// Copies as many cells as there is room for, and fills what is left of that.
-#[inline(always)]
-fn copy<T: Copy>(from: &[Cell<T>], to: &[Cell<T>], absent: T) {
-    match from.get(..to.len()) {
-        Some(from) => from.iter().zip(to).for_each(|(from, to)| to.set(from.get())),
-        // Lane by lane: a call of `memcpy` takes longer than a dozen cells.
-        None => {
-            for (i, to) in to.iter().enumerate() {
-                to.set(from.get(i).map_or(absent, Cell::get));
-            }
         }
     }
 }

@@ -8,8 +8,9 @@ use super::sum::Sum;
 use super::weights::{Beside, Weights};
 use super::{Partial, UNROLL};
 use crate::element::{Element, Wide};
-use crate::exp::{Base, Exp, Powers, exp_difference};
+use crate::exp::{Base, Exp, Outside, Powers, exp_difference};
 use crate::simd::{Float, Kernel, MAX_LANES, Number, Simd, Vector};
+use std::ops::Range;
 
 /// Steps of `UNROLL` vectors between two looks at the maximum.
 pub(super) const BLOCK: usize = 16;
@@ -43,38 +44,33 @@ impl<E: Element<Compute: Exp>, M: Moments<E::Compute>> Summarize<'_, E, M> {
     fn pass<S: Simd, const PLAIN: bool>(self, simd: S) -> (Partial, (f64, f64)) {
         let Self { chunk, skip, base, moments, weights } = self;
         let streams = Streams::new(chunk, weights.map(Beside::Weights), skip);
-        let steps = streams.steps;
-        let powers = base.splat(simd);
-
-        let mut reference = f64::NEG_INFINITY;
-        let mut seen = Seen::<S, E, M> {
-            max: Vector::splat(simd, E::Compute::NEG_INFINITY),
-            sum: Sum::zero(simd),
-            moments: moments.zero(simd),
+        let mut pass = Pass::<S, E, M, PLAIN> {
+            simd,
+            streams: &streams,
+            base,
+            powers: base.splat(simd),
+            reference: f64::NEG_INFINITY,
+            carefully: false,
+            seen: Seen {
+                max: Vector::splat(simd, E::Compute::NEG_INFINITY),
+                sum: Sum::zero(simd),
+                moments: moments.zero(simd),
+            },
         };
-        for start in (0..steps).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(steps);
+        for start in (0..streams.steps).step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(streams.steps);
             if start == 0 {
-                let mut largest = Largest { max: seen.max };
-                streams.each::<S, _, PLAIN>(simd, block.clone(), &mut largest);
-                reference = as_reference::<S, E>(largest.max);
+                pass.refer_to_largest(block.clone());
             }
-            let before = seen;
-            loop {
-                let m = Vector::splat(simd, E::Compute::from_f64(reference));
-                let none = Vector::splat(simd, E::Compute::from_f64(0.0));
-                let mut exponentials =
-                    Exponentials { seen: &mut seen, m, powers, unfolded: none, waits: false };
-                streams.each::<S, _, PLAIN>(simd, block.clone(), &mut exponentials);
-                exponentials.end_block(simd);
-                let limit = E::Compute::from_f64(reference + base.temperature);
-                if !seen.max.any_greater(Vector::splat(simd, limit)) {
-                    break;
-                }
-                let raised = as_reference::<S, E>(seen.max);
-                seen = before.raised(simd, reference, raised, base.temperature).with_max(seen.max);
-                reference = raised;
+            for (steps, are_parts) in streams.wholes_and_parts(block) {
+                pass.add(steps, are_parts);
             }
+        }
+        let Pass { reference, mut seen, .. } = pass;
+        let sum = seen.sum.total();
+        let is_logit = reference > -E::Compute::MAX.to_f64();
+        if !M::NEEDS_MAX && is_logit && !sum.is_nan() {
+            return (Partial { max: reference, sum, ..Partial::EMPTY }, seen.moments.totals());
         }
         let max = largest(seen.max.to_array(E::Compute::NEG_INFINITY));
         if max == f64::INFINITY {
@@ -87,6 +83,96 @@ impl<E: Element<Compute: Exp>, M: Moments<E::Compute>> Summarize<'_, E, M> {
         }
         let partial = Partial { max, sum: seen.sum.total(), ..Partial::EMPTY };
         (partial, seen.moments.totals())
+    }
+}
+
+/// A pass over a chunk, block by block.
+struct Pass<'a, S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>, const PLAIN: bool> {
+    simd: S,
+    streams: &'a Streams<'a, E>,
+    base: &'a Base<E::Compute>,
+    powers: Powers<Wide<S, E>>,
+    /// What the sums are relative to.
+    reference: f64,
+    /// Whether exponentials are likely to be outside of their window.
+    carefully: bool,
+    seen: Seen<S, E, M>,
+}
+
+impl<S, E, M, const PLAIN: bool> Pass<'_, S, E, M, PLAIN>
+where
+    S: Simd,
+    E: Element<Compute: Exp>,
+    M: Moments<E::Compute>,
+{
+    /// Takes the largest logit of the whole steps of a block for the reference.
+    #[inline(always)]
+    fn refer_to_largest(&mut self, block: Range<usize>) {
+        let mut largest = Largest { max: self.seen.max };
+        self.streams.each::<S, _, PLAIN>(self.simd, block, false, &mut largest);
+        self.reference = as_reference::<S, E>(largest.max);
+        self.carefully |= self.reference == -E::Compute::MAX.to_f64();
+    }
+
+    /// Adds some steps.
+    #[inline(always)]
+    fn add(&mut self, steps: Range<usize>, are_parts: bool) {
+        let carelessly = PLAIN && !M::NEEDS_MAX && !self.carefully && !are_parts;
+        if carelessly && self.add_within_window(steps.clone()) {
+            return;
+        }
+        let before = self.reference;
+        self.add_carefully(steps, are_parts);
+        // If it was not for a larger logit, there are very small ones, here and most likely in what follows.
+        self.carefully |= carelessly && self.reference == before;
+    }
+
+    /// Adds some steps, with a look at the maximum; if that is above the window around the reference, they are added once
+    /// more, relative to a new one.
+    #[inline(always)]
+    fn add_carefully(&mut self, steps: Range<usize>, are_parts: bool) {
+        let Self { simd, streams, base, powers, .. } = *self;
+        let before = self.seen;
+        loop {
+            let m = Vector::splat(simd, E::Compute::from_f64(self.reference));
+            let none = Vector::splat(simd, E::Compute::from_f64(0.0));
+            let seen = &mut self.seen;
+            let mut exponentials = Exponentials { seen, m, powers, unfolded: none, waits: false };
+            streams.each::<S, _, PLAIN>(simd, steps.clone(), are_parts, &mut exponentials);
+            exponentials.end_block(simd);
+            if !powers.any_above_window(simd, self.seen.max.sub(m)) {
+                return;
+            }
+            let raised = as_reference::<S, E>(self.seen.max);
+            self.seen = before
+                .raised(simd, self.reference, raised, base.temperature)
+                .with_max(self.seen.max);
+            self.reference = raised;
+        }
+    }
+
+    /// Adds whole steps without a look at the maximum, with the same bits, provided that all logits are within the window
+    /// around the reference in which exponentials need no care; if one is not, nothing is added.
+    #[inline(always)]
+    fn add_within_window(&mut self, steps: Range<usize>) -> bool {
+        let Self { simd, streams, powers, .. } = *self;
+        let mut exponentials = WithinWindow::<S, E> {
+            sum: self.seen.sum,
+            m: Vector::splat(simd, E::Compute::from_f64(self.reference)),
+            powers,
+            outside: Outside::none(simd),
+            unfolded: Vector::splat(simd, E::Compute::from_f64(0.0)),
+            waits: false,
+        };
+        streams.each::<S, _, PLAIN>(simd, steps, false, &mut exponentials);
+        if exponentials.waits {
+            exponentials.fold(simd);
+        }
+        let is_within = !exponentials.outside.any(simd);
+        if is_within {
+            self.seen.sum = exponentials.sum;
+        }
+        is_within
     }
 }
 
@@ -129,7 +215,7 @@ struct Largest<V> {
 }
 
 impl<S: Simd, T: Exp> Visit<S, T> for Largest<T::V<S>> {
-    const WANTS_PARTS: bool = false;
+    const IS_FIRST: bool = true;
     const WANTS_BESIDE: bool = false;
     const WANTS_BESIDE_PARTS: bool = false;
     #[inline(always)]
@@ -192,6 +278,47 @@ impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Visit<S, E::Comp
         ];
         seen.moments.add(simd, Terms { x, d, e, weights }, is_part);
         self.unfolded = self.unfolded.add(sum_of(e));
+        if self.waits {
+            self.fold(simd);
+        } else {
+            self.waits = true;
+        }
+    }
+}
+
+/// Takes the sum of exponentials of whole steps, and whether they all are within the window.
+struct WithinWindow<S: Simd, E: Element<Compute: Exp>> {
+    sum: Sum<S, E::Compute>,
+    m: Wide<S, E>,
+    powers: Powers<Wide<S, E>>,
+    outside: Outside<Wide<S, E>>,
+    /// As in [`Exponentials`].
+    unfolded: Wide<S, E>,
+    waits: bool,
+}
+
+impl<S: Simd, E: Element<Compute: Exp>> WithinWindow<S, E> {
+    #[inline(always)]
+    fn fold(&mut self, simd: S) {
+        self.sum.add(self.unfolded.fold());
+        self.unfolded = Vector::splat(simd, E::Compute::from_f64(0.0));
+        self.waits = false;
+    }
+}
+
+impl<S: Simd, E: Element<Compute: Exp>> Visit<S, E::Compute> for WithinWindow<S, E> {
+    const WANTS_BESIDE: bool = false;
+    const WANTS_BESIDE_PARTS: bool = false;
+    #[inline(always)]
+    fn visit(&mut self, simd: S, x: [Wide<S, E>; UNROLL], _: [Wide<S, E>; UNROLL], _: bool) {
+        let Self { m, powers, outside, .. } = *self;
+        let [a, b, c, d] = x;
+        let (a, p) = powers.exp_within(simd, a.sub(m));
+        let (b, q) = powers.exp_within(simd, b.sub(m));
+        let (c, r) = powers.exp_within(simd, c.sub(m));
+        let (d, s) = powers.exp_within(simd, d.sub(m));
+        self.outside = outside.or(simd, p).or(simd, q).or(simd, r).or(simd, s);
+        self.unfolded = self.unfolded.add(sum_of([a, b, c, d]));
         if self.waits {
             self.fold(simd);
         } else {

@@ -1,7 +1,7 @@
 //! What is read beside the logits, class by class: weights, made of up to three factors, or the logits of another row.
 
-use super::chunk::{Chunk, Lanes, load_part};
-use crate::element::{Element, Wide, keep};
+use super::chunk::{Chunk, Lanes};
+use crate::element::{Element, Stored, Wide, keep};
 use crate::exp::Exp;
 use crate::simd::{Number, Simd, Vector};
 use std::cell::Cell;
@@ -46,8 +46,8 @@ impl<E: Element<Compute: Exp>> Along<'_, E> {
     #[inline(always)]
     fn load_part<S: Simd>(self, simd: S, lanes: Lanes) -> Wide<S, E> {
         match self {
-            Self::Each(cells) => load_part(simd, cells, lanes),
-            Self::Stored(cells) => load_part(simd, cells, lanes),
+            Self::Each(cells) => E::Compute::load_part(simd, lanes.of(cells), Stored::ZERO),
+            Self::Stored(cells) => E::load_part(simd, lanes.of(cells), E::ZERO),
             Self::Same(value) => Vector::splat(simd, value),
         }
     }

@@ -3,7 +3,7 @@
 use super::UNROLL;
 use super::chunk::{Chunk, Lanes};
 use super::weights::Beside;
-use crate::element::{Element, Wide, keep, store_part};
+use crate::element::{Element, Wide, keep};
 use crate::exp::{Base, Exp};
 use crate::simd::{Float, Kernel, Simd, Vector};
 use std::cell::Cell;
@@ -165,52 +165,62 @@ where
         let to = self.to;
         let lanes = E::Compute::LANES;
         let step = UNROLL * lanes;
-        let patched = self.patch.map_or(usize::MAX, |(at, _)| at);
+        let masked = |at: usize| self.from.mask.is_some_and(|mask| mask[at].get() == 0);
+        let patch = self.patch.filter(|&(at, _)| !masked(at));
 
-        let mut start = if stream { unaligned_head(to).min(to.len()) } else { 0 };
-        self.write_parts::<S, PLAIN>(simd, 0, start);
+        let head = if stream { unaligned_head(to).min(to.len()) } else { 0 };
+        if stream {
+            // The last line is shared with the next row, and stored to ordinarily: that would wait for it.
+            simd.prefetch(to.as_ptr_range().end.wrapping_sub(1));
+        }
+        self.write_parts::<S, PLAIN>(simd, 0, head);
+        let mut start = head;
         while let Some(out) = to.get(start..start + step) {
             if stream && self.next > 0 {
                 self.prefetch_next(simd, start);
             }
             // All loads come before the first store, so that the streams of reads and writes alternate
-            // in whole groups. A step that is patched is stored ordinarily: a scalar store into a line
-            // that is on its way to memory would have to fetch it back.
-            if stream && patched.wrapping_sub(start) < step {
-                self.write_parts::<S, PLAIN>(simd, start, start + step);
+            // in whole groups.
+            let mut values = if PLAIN {
+                [
+                    self.value::<S, PLAIN>(simd, start, beside),
+                    self.value::<S, PLAIN>(simd, start + lanes, beside),
+                    self.value::<S, PLAIN>(simd, start + 2 * lanes, beside),
+                    self.value::<S, PLAIN>(simd, start + 3 * lanes, beside),
+                ]
             } else {
-                let [a, b, c, d] = if PLAIN {
-                    [
-                        self.value::<S, PLAIN>(simd, start, beside),
-                        self.value::<S, PLAIN>(simd, start + lanes, beside),
-                        self.value::<S, PLAIN>(simd, start + 2 * lanes, beside),
-                        self.value::<S, PLAIN>(simd, start + 3 * lanes, beside),
-                    ]
-                } else {
-                    // A loop: options make the body long, and four of it four times the code.
-                    let mut values = [Vector::splat(simd, self.masked); UNROLL];
-                    for (i, value) in values.iter_mut().enumerate() {
-                        *value = self.value::<S, PLAIN>(simd, start + i * lanes, beside);
-                    }
-                    values
-                };
-                if stream {
-                    O::store::<S, true>(simd, out, a);
-                    O::store::<S, true>(simd, &out[lanes..], b);
-                    O::store::<S, true>(simd, &out[2 * lanes..], c);
-                    O::store::<S, true>(simd, &out[3 * lanes..], d);
-                } else {
-                    O::store::<S, false>(simd, out, a);
-                    O::store::<S, false>(simd, &out[lanes..], b);
-                    O::store::<S, false>(simd, &out[2 * lanes..], c);
-                    O::store::<S, false>(simd, &out[3 * lanes..], d);
+                // A loop: options make the body long, and four of it four times the code.
+                let mut values = [Vector::splat(simd, self.masked); UNROLL];
+                for (i, value) in values.iter_mut().enumerate() {
+                    *value = self.value::<S, PLAIN>(simd, start + i * lanes, beside);
                 }
+                values
+            };
+            // Here and not in memory: a line that is on its way there would have to be fetched back.
+            if let Some((at, value)) = patch.filter(|&(at, _)| at.wrapping_sub(start) < step) {
+                for (i, values) in values.iter_mut().enumerate() {
+                    let lane = (at - start).wrapping_sub(i * lanes);
+                    if lane < lanes {
+                        *values = values.with_lane(simd, lane, value);
+                    }
+                }
+            }
+            let [a, b, c, d] = values;
+            if stream {
+                O::store::<S, true>(simd, out, a);
+                O::store::<S, true>(simd, &out[lanes..], b);
+                O::store::<S, true>(simd, &out[2 * lanes..], c);
+                O::store::<S, true>(simd, &out[3 * lanes..], d);
+            } else {
+                O::store::<S, false>(simd, out, a);
+                O::store::<S, false>(simd, &out[lanes..], b);
+                O::store::<S, false>(simd, &out[2 * lanes..], c);
+                O::store::<S, false>(simd, &out[3 * lanes..], d);
             }
             start += step;
         }
         self.write_parts::<S, PLAIN>(simd, start, to.len());
-        let masked = |at: usize| self.from.mask.is_some_and(|mask| mask[at].get() == 0);
-        if let Some((at, value)) = self.patch.filter(|&(at, _)| !masked(at)) {
+        if let Some((at, value)) = patch.filter(|(at, _)| !(head..start).contains(at)) {
             to[at].set(O::narrow(value));
         }
     }
@@ -229,10 +239,7 @@ where
     fn write_parts<S: Simd, const PLAIN: bool>(&self, simd: S, start: usize, end: usize) {
         for at in (start..end).step_by(E::Compute::LANES) {
             let value = self.part::<S, PLAIN>(simd, Lanes { at, end, skip: None });
-            match self.to[at..end].get(..E::Compute::LANES) {
-                Some(out) => O::store::<S, false>(simd, out, value),
-                None => store_part(simd, &self.to[at..end], value),
-            }
+            O::store_part(simd, &self.to[at..end], value);
         }
     }
 

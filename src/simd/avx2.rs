@@ -62,6 +62,27 @@ impl Vector<Avx2> for F32 {
         })
     }
     #[inline(always)]
+    unsafe fn load_part(_: Avx2, from: *const f32, count: usize, absent: f32) -> Self {
+        memory!({
+            let (count, absent) = (_mm256_set1_epi32(count as _), _mm256_set1_ps(absent));
+            let first = _mm256_cmpgt_epi32(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+            let second = _mm256_cmpgt_epi32(count, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
+            let above = from.wrapping_add(8);
+            Self([
+                _mm256_blendv_ps(
+                    absent,
+                    _mm256_maskload_ps(from, first),
+                    _mm256_castsi256_ps(first),
+                ),
+                _mm256_blendv_ps(
+                    absent,
+                    _mm256_maskload_ps(above, second),
+                    _mm256_castsi256_ps(second),
+                ),
+            ])
+        })
+    }
+    #[inline(always)]
     fn add(self, b: Self) -> Self {
         op!(Self([_mm256_add_ps(self.0[0], b.0[0]), _mm256_add_ps(self.0[1], b.0[1])]))
     }
@@ -139,6 +160,23 @@ impl Vector<Avx2> for F32 {
         Self([power(self.0[0]), power(self.0[1])])
     }
     #[inline(always)]
+    fn or_difference(self, a: Self, b: Self) -> Self {
+        op!(Self([
+            _mm256_or_ps(self.0[0], _mm256_xor_ps(a.0[0], b.0[0])),
+            _mm256_or_ps(self.0[1], _mm256_xor_ps(a.0[1], b.0[1]))
+        ]))
+    }
+    #[inline(always)]
+    fn any_bit(self, mask: Self) -> bool {
+        op!({
+            let bits = _mm256_castps_si256(_mm256_or_ps(
+                _mm256_and_ps(self.0[0], mask.0[0]),
+                _mm256_and_ps(self.0[1], mask.0[1]),
+            ));
+            _mm256_testz_si256(bits, bits) == 0
+        })
+    }
+    #[inline(always)]
     fn exponent_field(self) -> Self {
         op!(Self([
             _mm256_cvtepi32_ps(_mm256_srli_epi32::<23>(_mm256_castps_si256(self.0[0]))),
@@ -198,6 +236,27 @@ impl Vector<Avx2> for F64 {
         memory!({
             _mm256_stream_pd(to, self.0[0]);
             _mm256_stream_pd(to.add(4), self.0[1]);
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_part(_: Avx2, from: *const f64, count: usize, absent: f64) -> Self {
+        memory!({
+            let (count, absent) = (_mm256_set1_epi64x(count as _), _mm256_set1_pd(absent));
+            let first = _mm256_cmpgt_epi64(count, _mm256_setr_epi64x(0, 1, 2, 3));
+            let second = _mm256_cmpgt_epi64(count, _mm256_setr_epi64x(4, 5, 6, 7));
+            let above = from.wrapping_add(4);
+            Self([
+                _mm256_blendv_pd(
+                    absent,
+                    _mm256_maskload_pd(from, first),
+                    _mm256_castsi256_pd(first),
+                ),
+                _mm256_blendv_pd(
+                    absent,
+                    _mm256_maskload_pd(above, second),
+                    _mm256_castsi256_pd(second),
+                ),
+            ])
         })
     }
     #[inline(always)]
@@ -271,6 +330,34 @@ impl Vector<Avx2> for F64 {
             _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_castpd_si256(self.0[0]))),
             _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_castpd_si256(self.0[1])))
         ]))
+    }
+    #[inline(always)]
+    fn low_bits_to_power(self) -> Self {
+        op!({
+            let Self([first, second]) = self.low_bits_to_exponent();
+            let one = _mm256_set1_epi64x(1 << 52);
+            Self([
+                _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(first), one)),
+                _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(second), one)),
+            ])
+        })
+    }
+    #[inline(always)]
+    fn or_difference(self, a: Self, b: Self) -> Self {
+        op!(Self([
+            _mm256_or_pd(self.0[0], _mm256_xor_pd(a.0[0], b.0[0])),
+            _mm256_or_pd(self.0[1], _mm256_xor_pd(a.0[1], b.0[1]))
+        ]))
+    }
+    #[inline(always)]
+    fn any_bit(self, mask: Self) -> bool {
+        op!({
+            let bits = _mm256_castpd_si256(_mm256_or_pd(
+                _mm256_and_pd(self.0[0], mask.0[0]),
+                _mm256_and_pd(self.0[1], mask.0[1]),
+            ));
+            _mm256_testz_si256(bits, bits) == 0
+        })
     }
     #[inline(always)]
     fn exponent_field(self) -> Self {

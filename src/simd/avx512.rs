@@ -58,6 +58,14 @@ impl Vector<Avx512> for F32 {
         memory!(_mm512_stream_ps(to, self.0))
     }
     #[inline(always)]
+    unsafe fn load_part(_: Avx512, from: *const f32, count: usize, absent: f32) -> Self {
+        memory!(Self(_mm512_mask_loadu_ps(_mm512_set1_ps(absent), first(count) as _, from)))
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, count: usize) {
+        memory!(_mm512_mask_storeu_ps(to, first(count) as _, self.0))
+    }
+    #[inline(always)]
     fn add(self, b: Self) -> Self {
         op!(Self(_mm512_add_ps(self.0, b.0)))
     }
@@ -117,6 +125,14 @@ impl Vector<Avx512> for F32 {
         })
     }
     #[inline(always)]
+    fn or_difference(self, a: Self, b: Self) -> Self {
+        op!(Self(_mm512_or_ps(self.0, _mm512_xor_ps(a.0, b.0))))
+    }
+    #[inline(always)]
+    fn any_bit(self, mask: Self) -> bool {
+        op!(_mm512_test_epi32_mask(_mm512_castps_si512(self.0), _mm512_castps_si512(mask.0))) != 0
+    }
+    #[inline(always)]
     fn exponent_field(self) -> Self {
         op!(Self(_mm512_cvtepi32_ps(_mm512_srli_epi32::<23>(_mm512_castps_si512(self.0)))))
     }
@@ -158,6 +174,14 @@ impl Vector<Avx512> for F64 {
     #[inline(always)]
     unsafe fn stream(self, to: *mut f64) {
         memory!(_mm512_stream_pd(to, self.0))
+    }
+    #[inline(always)]
+    unsafe fn load_part(_: Avx512, from: *const f64, count: usize, absent: f64) -> Self {
+        memory!(Self(_mm512_mask_loadu_pd(_mm512_set1_pd(absent), first(count) as _, from)))
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f64, count: usize) {
+        memory!(_mm512_mask_storeu_pd(to, first(count) as _, self.0))
     }
     #[inline(always)]
     fn add(self, b: Self) -> Self {
@@ -209,6 +233,21 @@ impl Vector<Avx512> for F64 {
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         op!(Self(_mm512_castsi512_pd(_mm512_slli_epi64::<52>(_mm512_castpd_si512(self.0)))))
+    }
+    #[inline(always)]
+    fn low_bits_to_power(self) -> Self {
+        op!({
+            let exponent = _mm512_slli_epi64::<52>(_mm512_castpd_si512(self.0));
+            Self(_mm512_castsi512_pd(_mm512_add_epi64(exponent, _mm512_set1_epi64(1 << 52))))
+        })
+    }
+    #[inline(always)]
+    fn or_difference(self, a: Self, b: Self) -> Self {
+        op!(Self(_mm512_or_pd(self.0, _mm512_xor_pd(a.0, b.0))))
+    }
+    #[inline(always)]
+    fn any_bit(self, mask: Self) -> bool {
+        op!(_mm512_test_epi64_mask(_mm512_castpd_si512(self.0), _mm512_castpd_si512(mask.0))) != 0
     }
     #[inline(always)]
     fn exponent_field(self) -> Self {
@@ -265,6 +304,15 @@ impl Simd for Avx512 {
         memory!(_mm256_stream_si256(to.cast(), value))
     }
     #[inline(always)]
+    unsafe fn load_half_part(self, from: *const u16, count: usize, absent: u16) -> __m256i {
+        let absent = absent.cast_signed();
+        memory!(_mm256_mask_loadu_epi16(_mm256_set1_epi16(absent), first(count), from.cast()))
+    }
+    #[inline(always)]
+    unsafe fn store_half_part(self, to: *mut u16, count: usize, value: __m256i) {
+        memory!(_mm256_mask_storeu_epi16(to.cast(), first(count), value))
+    }
+    #[inline(always)]
     fn widen_f16(self, value: __m256i) -> F32 {
         op!(F32(_mm512_cvtph_ps(value)))
     }
@@ -290,4 +338,10 @@ impl Simd for Avx512 {
             _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(up), nan, quiet))
         })
     }
+}
+
+/// The mask of the first lanes, at most sixteen.
+#[inline(always)]
+fn first(count: usize) -> u16 {
+    ((1_u32 << count) - 1) as u16
 }

@@ -76,7 +76,8 @@ float!(f64, F64, 8);
 pub const MAX_LANES: usize = 16;
 
 /// What the significand of `2^(k / 16)` in single precision has beside `k / 16`, whose bits come with the exponent when
-/// both are moved up together. Sixteen singles are what one register holds, or one look-up among four.
+/// both are moved up together; and one more exponent, so that nothing but 0 is moved up for the least normal number.
+/// Sixteen singles are what one register holds, or one look-up among four.
 const SIXTEENTHS: [i32; 16] = {
     let mut table = [
         0, 0x5_aac3, 0xb_95c2, 0x11_c3d3, 0x18_37f0, 0x1e_f532, 0x25_fed7, 0x2d_583f, 0x35_04f3,
@@ -84,7 +85,7 @@ const SIXTEENTHS: [i32; 16] = {
     ];
     let mut k = 0;
     while k < 16 {
-        table[k] -= (k as i32) << 19;
+        table[k] += (1 << 23) - ((k as i32) << 19);
         k += 1;
     }
     table
@@ -116,6 +117,37 @@ pub trait Vector<S: Simd>: Copy {
     /// # Safety
     /// `to` is valid for writing a vector and aligned to 64 bytes.
     unsafe fn stream(self, to: *mut Self::Scalar);
+    /// Reads the first `count` lanes, at most all; the others are `absent`.
+    ///
+    /// # Safety
+    /// `from` is valid for reading that many values.
+    #[inline(always)]
+    unsafe fn load_part(
+        simd: S,
+        from: *const Self::Scalar,
+        count: usize,
+        absent: Self::Scalar,
+    ) -> Self {
+        let mut lanes = [absent; MAX_LANES];
+        for (i, lane) in lanes.iter_mut().enumerate().take(count) {
+            // SAFETY: the caller vouches for as many values; unaligned, as for a whole vector.
+            *lane = unsafe { from.add(i).read_unaligned() };
+        }
+        // SAFETY: the array has MAX_LANES values, the most that a vector has.
+        unsafe { Self::load(simd, lanes.as_ptr()) }
+    }
+    /// Writes the first `count` lanes, at most all.
+    ///
+    /// # Safety
+    /// `to` is valid for writing that many values.
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut Self::Scalar, count: usize) {
+        let lanes = self.to_array(Self::Scalar::NEG_INFINITY);
+        for (i, lane) in lanes.into_iter().enumerate().take(count) {
+            // SAFETY: as above.
+            unsafe { to.add(i).write_unaligned(lane) };
+        }
+    }
     /// `self + b`
     fn add(self, b: Self) -> Self;
     /// `self - b`
@@ -142,12 +174,13 @@ pub trait Vector<S: Simd>: Copy {
     /// The bits of each lane moved up into the exponent field: with a biased exponent in the lowest bits
     /// of `self`, this is a power of two.
     fn low_bits_to_exponent(self) -> Self;
-    /// The power of two whose biased exponent is in the lowest bits of `self`; of singles, in sixteenths: `2^(i / 16 -
-    /// bias)` for `i` in the lowest twelve bits.
-    #[inline(always)]
-    fn low_bits_to_power(self) -> Self {
-        self.low_bits_to_exponent()
-    }
+    /// The power of two whose biased exponent, less one, is in the lowest bits of `self`: the smallest normal number for 0.
+    /// Of singles it is there in sixteenths: `2^(i / 16 + 1 - bias)` for `i` in the lowest twelve bits.
+    fn low_bits_to_power(self) -> Self;
+    /// `self | (a ^ b)`, bit by bit.
+    fn or_difference(self, a: Self, b: Self) -> Self;
+    /// Whether any lane has any of the bits of that lane of `mask`.
+    fn any_bit(self, mask: Self) -> bool;
     /// The biased exponent of each lane, none of which is negative, as a number.
     fn exponent_field(self) -> Self;
     /// Each lane with the exponent of 1: from 1 to 2 if it is a positive normal number.
@@ -162,6 +195,15 @@ pub trait Vector<S: Simd>: Copy {
         // SAFETY: the array has room for MAX_LANES values, the most that a vector has.
         unsafe { self.store(lanes.as_mut_ptr()) };
         lanes
+    }
+
+    /// The vector with another value in one lane.
+    #[inline(always)]
+    fn with_lane(self, simd: S, lane: usize, value: Self::Scalar) -> Self {
+        let mut lanes = self.to_array(value);
+        lanes[lane] = value;
+        // SAFETY: the array has MAX_LANES values, the most that a vector has.
+        unsafe { Self::load(simd, lanes.as_ptr()) }
     }
 }
 
@@ -201,6 +243,34 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// `to` is valid for writing sixteen patterns and aligned to 32 bytes.
     unsafe fn stream_half(self, to: *mut u16, value: Self::Half);
+    /// Reads the first `count` of sixteen 16-bit patterns, at most all; the others are `absent`.
+    ///
+    /// # Safety
+    /// `from` is valid for reading that many.
+    #[inline(always)]
+    unsafe fn load_half_part(self, from: *const u16, count: usize, absent: u16) -> Self::Half {
+        let mut patterns = [absent; MAX_LANES];
+        for (i, pattern) in patterns.iter_mut().enumerate().take(count) {
+            // SAFETY: the caller vouches for as many patterns; unaligned, as for all sixteen.
+            *pattern = unsafe { from.add(i).read_unaligned() };
+        }
+        // SAFETY: the array has sixteen patterns.
+        unsafe { self.load_half(patterns.as_ptr()) }
+    }
+    /// Writes the first `count` of sixteen 16-bit patterns, at most all.
+    ///
+    /// # Safety
+    /// `to` is valid for writing that many.
+    #[inline(always)]
+    unsafe fn store_half_part(self, to: *mut u16, count: usize, value: Self::Half) {
+        let mut patterns = [0; MAX_LANES];
+        // SAFETY: the array has room for sixteen patterns.
+        unsafe { self.store_half(patterns.as_mut_ptr(), value) };
+        for (i, pattern) in patterns.into_iter().enumerate().take(count) {
+            // SAFETY: as above.
+            unsafe { to.add(i).write_unaligned(pattern) };
+        }
+    }
     /// IEEE binary16 to single precision, exactly.
     fn widen_f16(self, value: Self::Half) -> Self::F32;
     /// Single precision to IEEE binary16, to nearest even.

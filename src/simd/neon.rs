@@ -183,6 +183,28 @@ impl Vector<Neon> for F32 {
         Self([power(self.0[0]), power(self.0[1]), power(self.0[2]), power(self.0[3])])
     }
     #[inline(always)]
+    fn or_difference(self, a: Self, b: Self) -> Self {
+        Self([
+            or_difference_f32(self.0[0], a.0[0], b.0[0]),
+            or_difference_f32(self.0[1], a.0[1], b.0[1]),
+            or_difference_f32(self.0[2], a.0[2], b.0[2]),
+            or_difference_f32(self.0[3], a.0[3], b.0[3]),
+        ])
+    }
+    #[inline(always)]
+    fn any_bit(self, mask: Self) -> bool {
+        op!({
+            let [first, second, third, fourth] = [
+                and_f32(self.0[0], mask.0[0]),
+                and_f32(self.0[1], mask.0[1]),
+                and_f32(self.0[2], mask.0[2]),
+                and_f32(self.0[3], mask.0[3]),
+            ];
+            let any = vorrq_u32(vorrq_u32(first, second), vorrq_u32(third, fourth));
+            vmaxvq_u32(any) != 0
+        })
+    }
+    #[inline(always)]
     fn exponent_field(self) -> Self {
         op!(Self([
             vcvtq_f32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(self.0[0]))),
@@ -380,6 +402,33 @@ impl Vector<Neon> for F64 {
         ]))
     }
     #[inline(always)]
+    fn low_bits_to_power(self) -> Self {
+        let Self([first, second, third, fourth]) = self.low_bits_to_exponent();
+        Self([doubled(first), doubled(second), doubled(third), doubled(fourth)])
+    }
+    #[inline(always)]
+    fn or_difference(self, a: Self, b: Self) -> Self {
+        Self([
+            or_difference_f64(self.0[0], a.0[0], b.0[0]),
+            or_difference_f64(self.0[1], a.0[1], b.0[1]),
+            or_difference_f64(self.0[2], a.0[2], b.0[2]),
+            or_difference_f64(self.0[3], a.0[3], b.0[3]),
+        ])
+    }
+    #[inline(always)]
+    fn any_bit(self, mask: Self) -> bool {
+        op!({
+            let [first, second, third, fourth] = [
+                and_f64(self.0[0], mask.0[0]),
+                and_f64(self.0[1], mask.0[1]),
+                and_f64(self.0[2], mask.0[2]),
+                and_f64(self.0[3], mask.0[3]),
+            ];
+            let any = vorrq_u32(vorrq_u32(first, second), vorrq_u32(third, fourth));
+            vmaxvq_u32(any) != 0
+        })
+    }
+    #[inline(always)]
     fn exponent_field(self) -> Self {
         op!(Self([
             vcvtq_f64_u64(vshrq_n_u64::<52>(vreinterpretq_u64_f64(self.0[0]))),
@@ -516,4 +565,36 @@ fn power(lanes: float32x4_t) -> float32x4_t {
         let significand = vreinterpretq_u32_u8(vqtbl4q_u8(table, vreinterpretq_u8_u32(bytes)));
         vreinterpretq_f32_u32(vaddq_u32(vshlq_n_u32::<19>(bits), significand))
     })
+}
+
+/// `a | (b ^ c)`, bit by bit.
+#[inline(always)]
+fn or_difference_f32(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+    op!({
+        let difference = veorq_u32(vreinterpretq_u32_f32(b), vreinterpretq_u32_f32(c));
+        vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), difference))
+    })
+}
+/// The same.
+#[inline(always)]
+fn or_difference_f64(a: float64x2_t, b: float64x2_t, c: float64x2_t) -> float64x2_t {
+    op!({
+        let difference = veorq_u64(vreinterpretq_u64_f64(b), vreinterpretq_u64_f64(c));
+        vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(a), difference))
+    })
+}
+/// `a & b`, bit by bit.
+#[inline(always)]
+fn and_f32(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+    op!(vandq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)))
+}
+/// The same.
+#[inline(always)]
+fn and_f64(a: float64x2_t, b: float64x2_t) -> uint32x4_t {
+    op!(vandq_u32(vreinterpretq_u32_f64(a), vreinterpretq_u32_f64(b)))
+}
+/// A power of two with one more in the exponent field.
+#[inline(always)]
+fn doubled(lanes: float64x2_t) -> float64x2_t {
+    op!(vreinterpretq_f64_u64(vaddq_u64(vreinterpretq_u64_f64(lanes), vdupq_n_u64(1 << 52))))
 }

@@ -90,6 +90,16 @@ macro_rules! portable_vector {
                 Self(self.0.map(|lane| <$t>::from_bits($power(lane.to_bits()))))
             }
             #[inline(always)]
+            fn or_difference(self, a: Self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| {
+                    <$t>::from_bits(self.0[i].to_bits() | (a.0[i].to_bits() ^ b.0[i].to_bits()))
+                }))
+            }
+            #[inline(always)]
+            fn any_bit(self, mask: Self) -> bool {
+                std::iter::zip(self.0, mask.0).any(|(a, b)| a.to_bits() & b.to_bits() != 0)
+            }
+            #[inline(always)]
             fn exponent_field(self) -> Self {
                 Self(self.0.map(|lane| (lane.to_bits() >> $mantissa) as $t))
             }
@@ -122,7 +132,7 @@ portable_vector!(
     8,
     52,
     |a: f64, b: f64, c: f64| a * b + c,
-    |bits: u64| bits << 52,
+    |bits: u64| (bits << 52).wrapping_add(1 << 52),
     |v: Self| v
 );
 

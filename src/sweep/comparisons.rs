@@ -25,7 +25,7 @@ where
         let part = Part { columns: self.within_window(&part.columns), ..*part };
         match self.read(tiles, &part, row).beside {
             Some(Beside::Logits(chunk)) => {
-                let (base, moments) = (&self.base, Nothing);
+                let (base, moments) = (&self.base, Nothing::<true>);
                 self.level.run(Summarize { chunk, skip: None, base, moments, weights: None }).0
             }
             _ => Partial::EMPTY,

@@ -195,6 +195,11 @@ pub trait Job: Sync {
     fn wants_statistics(&self) -> bool {
         false
     }
+    /// Whether the summary has to be relative to the largest logit, and not only to one that none exceeds by much: see
+    /// [`Partial::max`].
+    fn needs_max(&self) -> bool {
+        true
+    }
     /// Whether the summary has too few digits for this job unless the largest logit is set aside.
     fn needs_aside(&self, _summary: &Summary) -> bool {
         false

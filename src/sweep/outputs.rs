@@ -23,10 +23,14 @@ where
     /// until then they are read.
     pub(super) fn write_group(&self, tiles: &mut Tiles<E, O>, part: &Part<'_>, known: &[Known]) {
         let overwrites = |out: &Matrix| out.begins_where(&self.input.logits);
+        // Once is enough to ask for what is read next.
+        let mut next = self.next;
         for last in [false, true] {
             for (i, out) in self.outs.iter().enumerate() {
                 if let Some(out) = out.filter(|out| overwrites(out) == last) {
-                    self.write_to(tiles, part, out, known.iter().map(|known| &known.actions[i]));
+                    let actions = known.iter().map(|known| &known.actions[i]);
+                    self.write_to(tiles, part, out, actions, next);
+                    next = 0;
                 }
             }
         }
@@ -39,12 +43,13 @@ where
         part: &Part<'_>,
         out: &Matrix,
         actions: impl Iterator<Item = &'k Action>,
+        next: usize,
     ) {
         let Part { group, columns } = part;
         if tiles.output.is_empty() {
             for (row, action) in (*group).clone().zip(actions) {
                 let to = out.cells(row, columns.clone());
-                self.write_row(tiles, part, row, action, to);
+                self.write_row(tiles, part, row, action, to, next);
                 self.patch(part, row, to);
             }
         } else {
@@ -52,7 +57,7 @@ where
             for ((row, action), to) in
                 (*group).clone().zip(actions).zip(output.chunks(columns.len()))
             {
-                self.write_row(tiles, part, row, action, to);
+                self.write_row(tiles, part, row, action, to, next);
                 self.patch(part, row, to);
             }
             out.scatter((*group).clone(), columns.clone(), &output);
@@ -78,6 +83,7 @@ where
         row: usize,
         action: &Action,
         to: &[Cell<O>],
+        next: usize,
     ) {
         let masked = match *action {
             Action::Leave => return,
@@ -104,7 +110,7 @@ where
             let place = at.checked_sub(columns.start).filter(|&at| at < columns.len())?;
             Some((place, Number::from_f64(value)))
         };
-        let place = Place { from, to, masked: Number::from_f64(masked) };
+        let place = Place { from, to, masked: Number::from_f64(masked), next };
         // Where everything is NaN it is always the same NaN: what arithmetic makes of several depends on the
         // order of operands, which compilers choose.
         match *action {
@@ -175,12 +181,12 @@ where
 
     fn apply<F: Formula<E::Compute>>(
         &self,
-        Place { from, to, masked }: Place<'_, E, O>,
+        Place { from, to, masked, next }: Place<'_, E, O>,
         formula: F,
         beside: Option<Beside<'_, E>>,
         patch: Option<(usize, E::Compute)>,
     ) {
-        let (stream, next) = (self.stream, self.next);
+        let stream = self.stream;
         self.level.run(Write { from, to, formula, masked, beside, patch, stream, next });
     }
 }
@@ -192,6 +198,8 @@ struct Place<'a, E: Element, O> {
     to: &'a [Cell<O>],
     /// What masked classes get.
     masked: E::Compute,
+    /// See [`Write::next`].
+    next: usize,
 }
 
 fn fill<O: Element>(to: &[Cell<O>], value: f64) {

@@ -81,8 +81,10 @@ where
             let moments = Statistics { logit: Number::from_f64(logit), guarded };
             let (partial, (energy, greater)) = self.run_sums(chunk, None, skip, moments);
             Partial { energy, greater, ..partial }
+        } else if self.job.needs_max() {
+            self.run_sums(chunk, None, skip, Nothing::<true>).0
         } else {
-            self.run_sums(chunk, None, skip, Nothing).0
+            self.run_sums(chunk, None, skip, Nothing::<false>).0
         }
     }
 

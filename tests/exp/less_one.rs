@@ -77,9 +77,10 @@ fn it_is_minus_1_wherever_the_exponential_is_no_normal_number() {
     fn check<T: Lane>() {
         let count = (1 << 16) / thinned(256);
         for temperature in TEMPERATURES.into_iter().chain(TINY) {
-            // The second number below the last that is not cut off: its logarithm was rounded.
+            // The second number below the last whose exponent may be rounded up to that of the smallest normal number.
             let effective = temperature.max(LOG2_E / T::MAX_BASE);
-            let cut = T::from_f64((T::MIN_EXPONENT * LN_2 * effective).max(-T::MAX.to_f64()));
+            let lowest = (T::MIN_EXPONENT - 0.5) * LN_2;
+            let cut = T::from_f64((lowest * effective).max(-T::MAX.to_f64()));
             let (first, last) = (cut.pattern() + 2, T::INFINITY | T::SIGN);
             let stride = ((last - first.min(last)) / count as u64).max(1);
             let patterns = (first..last).step_by(stride as usize).chain([last]);

@@ -295,9 +295,10 @@ fn at_a_tiny_temperature_equal_logits_stay_equal() {
 fn the_exponential_is_zero_below_the_smallest_normal_number() {
     fn check<T: Lane>(numbers: u64) {
         for temperature in TEMPERATURES.into_iter().chain(TINY) {
-            // The second number below the last that is not cut off: its logarithm was rounded.
+            // The second number below the last whose exponent may be rounded up to that of the smallest normal number.
             let effective = temperature.max(LOG2_E / T::MAX_BASE);
-            let cut = T::from_f64((T::MIN_EXPONENT * LN_2 * effective).max(-T::MAX.to_f64()));
+            let lowest = (T::MIN_EXPONENT - if T::IN_SIXTEENTHS { 1.0 / 32.0 } else { 0.5 }) * LN_2;
+            let cut = T::from_f64((lowest * effective).max(-T::MAX.to_f64()));
             let first = cut.pattern() + 2;
             let beyond = (T::INFINITY | T::SIGN) + 1;
             let stride = ((beyond - first.min(beyond)) / numbers).max(1);

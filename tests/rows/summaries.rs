@@ -3,7 +3,10 @@
 
 use crate::twin::{bits, run, thinned};
 use crate::writes::write;
-use crate::{Item, Naive, cells, for_every_element, lengths, logits, places, plain, summaries};
+use crate::{
+    Item, Naive, cells, for_every_element, lengths, logits, places, plain, summaries,
+    summaries_with,
+};
 use half::f16;
 use softxent::element::Stored;
 use softxent::exp::Base;
@@ -19,12 +22,17 @@ fn but<E: Item>(row: &[Cell<E>], skip: Option<usize>) -> impl Iterator<Item = f6
 /// Summarizes a row on every level, and compares.
 fn check_summary<E: Item>(row: &[Cell<E>], skip: Option<usize>, temperature: f64) {
     let naive = Naive::new::<E>(but(row, skip), temperature);
-    for (level, got) in summaries(plain(row), skip, &Base::new(temperature)) {
-        naive.check(level, got, &|| {
-            let start = &row[..row.len().min(8)];
-            let (kind, length) = (E::KIND, row.len());
-            format!("{length} {kind:?} {start:?}..., skip {skip:?}, temperature {temperature}")
-        });
+    let about = || {
+        let start = &row[..row.len().min(8)];
+        let (kind, length) = (E::KIND, row.len());
+        format!("{length} {kind:?} {start:?}..., skip {skip:?}, temperature {temperature}")
+    };
+    let base = &Base::new(temperature);
+    for (level, got) in summaries(plain(row), skip, base) {
+        naive.check(level, got, &about);
+    }
+    for (level, got) in summaries_with(plain(row), skip, base, Nothing::<false>) {
+        naive.check_near_max(level, got, temperature, &about);
     }
 }
 
@@ -89,7 +97,7 @@ fn a_sum_of_many_equal_doubles_keeps_its_last_digits() {
             let formula = Affine { max: 0.0, base, alpha: 1.0, beta: 0.0 };
             run(level, write(plain(&term), &term, formula));
             let exact = 1.0 + (CHUNK - 1) as f64 * term[0].get();
-            let (chunk, moments) = (plain(&row), Nothing);
+            let (chunk, moments) = (plain(&row), Nothing::<false>);
             let (got, _) =
                 run(level, Summarize { chunk, skip: None, base, moments, weights: None });
             let ulps = (got.sum - exact).abs() / (exact * f64::EPSILON);
@@ -172,6 +180,27 @@ fn the_reference_is_raised_as_often_as_a_rising_row_asks() {
         }
     }
     for_every_element!(check(CHUNK / thinned(16)));
+}
+
+#[test]
+fn logits_far_below_the_largest_are_as_nothing_wherever_they_stand() {
+    fn check<E: Item>() {
+        for length in lengths() {
+            let row = logits::<E>(length, 3);
+            for at in places(length) {
+                let before = row[at].get();
+                for far in [80.0, 87.0, 87.3, 87.36, 100.0, 709.0, 1000.0, 60_000.0] {
+                    row[at].set(E::from_f64(12.0 - far));
+                    check_summary(&row, None, 1.0);
+                }
+                row[at].set(before);
+            }
+            // All but a few.
+            let sparse = |i: usize| if i % 97 == 5 { 1.0 } else { -200.0 - i as f64 };
+            check_summary(&cells::<E>((0..length).map(sparse)), None, 1.0);
+        }
+    }
+    for_every_element!(check());
 }
 
 #[test]

@@ -101,6 +101,15 @@ macro_rules! lanes {
                 Self(self.0.map(|lane| $power(lane.to_bits())))
             }
             #[inline(never)]
+            fn or_difference(self, a: Self, b: Self) -> Self {
+                Self(std::array::from_fn(|i| {
+                    $t::from_bits(self.0[i].to_bits() | (a.0[i].to_bits() ^ b.0[i].to_bits()))
+                }))
+            }
+            fn any_bit(self, mask: Self) -> bool {
+                (0..$lanes).any(|i| self.0[i].to_bits() & mask.0[i].to_bits() != 0)
+            }
+            #[inline(never)]
             fn exponent_field(self) -> Self {
                 const MANTISSA_BITS: u32 = $t::MANTISSA_DIGITS - 1;
                 Self(self.0.map(|lane| (lane.to_bits() >> MANTISSA_BITS) as $t))
@@ -121,12 +130,12 @@ macro_rules! lanes {
 lanes!(f32, 16, single_power, |v: Self| Lanes(std::array::from_fn(
     |i| f64::from(v.0[i]) + f64::from(v.0[i + 8])
 )));
-lanes!(f64, 8, |bits: u64| f64::from_bits(bits << 52), |v: Self| v);
+lanes!(f64, 8, |bits: u64| f64::from_bits((bits << 52).wrapping_add(1 << 52)), |v: Self| v);
 
 /// The significand from the standard library, and the exponent.
 fn single_power(bits: u32) -> f32 {
     let significand = (f64::from(bits % 16) / 16.0).exp2() as f32;
-    f32::from_bits(((bits / 16) << 23).wrapping_add(significand.to_bits() - 1.0f32.to_bits()))
+    f32::from_bits(((bits / 16 + 1) << 23).wrapping_add(significand.to_bits() - 1.0f32.to_bits()))
 }
 
 impl Simd for Twin {

@@ -108,12 +108,13 @@ enum Verb {
     OrWhereLess,
     LowBitsToExponent,
     LowBitsToPower,
+    OrDifference,
     ExponentField,
     Significand,
 }
 
 impl Verb {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Add,
         Self::Sub,
         Self::Mul,
@@ -124,6 +125,7 @@ impl Verb {
         Self::OrWhereLess,
         Self::LowBitsToExponent,
         Self::LowBitsToPower,
+        Self::OrDifference,
         Self::ExponentField,
         Self::Significand,
     ];
@@ -165,6 +167,7 @@ impl<T: Float> Kernel for Apply<'_, T> {
                 Verb::OrWhereLess => a.or_where_less(b, c, b),
                 Verb::LowBitsToExponent => a.low_bits_to_exponent(),
                 Verb::LowBitsToPower => a.low_bits_to_power(),
+                Verb::OrDifference => a.or_difference(b, c),
                 Verb::ExponentField => a.exponent_field(),
                 Verb::Significand => a.significand(),
             };
@@ -589,4 +592,43 @@ fn fold_adds_neighbours_at_a_distance_of_eight_in_double_precision() {
             );
         }
     }
+}
+
+/// Whether any lane of a vector has a bit of another.
+struct AnyBit<'a, T>(&'a [T], &'a [T]);
+
+impl<T: Float> Kernel for AnyBit<'_, T> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> bool {
+        let a: T::V<S> = vector(simd, self.0);
+        a.any_bit(vector(simd, self.1))
+    }
+}
+
+#[test]
+fn any_bit_finds_a_single_one_of_its_own_lane() {
+    fn check<T: Lane>(width: u32) {
+        for lane in 0..T::LANES {
+            for bit in 0..width {
+                let (mut a, mut mask) = (vec![T::of(0); T::LANES], vec![T::of(0); T::LANES]);
+                let found = |a: &[T], mask: &[T], expected| {
+                    for (level, got) in on_every_level(|| AnyBit(a, mask)) {
+                        assert_eq!(got, expected, "{level}: bit {bit} of lane {lane}");
+                    }
+                };
+                a[lane] = T::of(1 << bit);
+                found(&a, &mask, false);
+                mask[lane] = T::of(!(1 << bit));
+                found(&a, &mask, false);
+                mask[lane] = T::of(1 << bit);
+                found(&a, &mask, true);
+                mask.swap(lane, (lane + 1) % T::LANES);
+                found(&a, &mask, false);
+            }
+        }
+    }
+    check::<f32>(32);
+    check::<f64>(64);
 }

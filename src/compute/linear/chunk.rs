@@ -292,7 +292,7 @@ impl<'a, T: Factor> Desk<'a, T> {
             }
             if self.gradients.accumulate {
                 for row in rows.clone() {
-                    add(from, row, T::UNIT, room.strip.row(&to, row));
+                    add(from, row, T::from_f64(1.0), room.strip.row(&to, row));
                 }
             }
             room.strip.store(from, rows, &to);
