@@ -72,14 +72,14 @@ fn product<T: Factor>(
         for rows in cut(n, block.0) {
             for piece in pieces::<T>(0..k) {
                 let depth = piece.len();
-                let mut left = vec![T::UNIT; kernels.room(columns.len(), depth)];
+                let mut left = vec![T::from_f64(1.0); kernels.room(columns.len(), depth)];
                 if operands.turned {
                     kernels.turn_left(&strip, (operands.left, &columns, &piece), &mut left);
                 } else {
                     let from = (operands.left, &piece, &columns);
                     kernels.pack_left(&strip, from, &|_, _| false, &mut left);
                 }
-                let mut packed = vec![T::UNIT; kernels.room_right(rows.len(), depth)];
+                let mut packed = vec![T::from_f64(1.0); kernels.room_right(rows.len(), depth)];
                 let right = match operands.reading {
                     Reading::InRows => Right::Rows(operands.right, rows.start, piece.start),
                     Reading::Packed => {
@@ -164,7 +164,7 @@ fn few_rows_change_no_bit<T: Factor, L: Element>() {
                 let sheet = Sheet::new::<T>(n, m).unwrap();
                 let to = sheet.rows(n);
                 for piece in pieces::<T>(0..k) {
-                    let mut turned = vec![T::UNIT; room_few::<T>(n, piece.len())];
+                    let mut turned = vec![T::from_f64(1.0); room_few::<T>(n, piece.len())];
                     strip.turn_few((&few, &(0..n), &piece), &mut turned);
                     for part in [0..m / 2, m / 2..m] {
                         let add = piece.start > 0;

@@ -22,8 +22,8 @@ from softxent import reference
 
 # What each level is made of, in the words of /proc/cpuinfo; the best level first.
 FLAGS = {
-    "avx512": {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"},
-    "avx2": {"avx2", "fma", "f16c"},
+    "avx512": {"avx2", "fma", "f16c", "popcnt", "avx512f", "avx512bw", "avx512dq", "avx512vl"},
+    "avx2": {"avx2", "fma", "f16c", "popcnt"},
     "neon": {"asimd"},
     "portable": set[str](),
 }

@@ -3,7 +3,7 @@
 use super::UNROLL;
 use super::chunk::Chunk;
 use super::measure::{Classes, Measure, terms_of};
-use super::moments::BlockSum;
+use super::moments::{BlockSum, sum_of};
 use super::streams::{Streams, Visit};
 use super::summarize::BLOCK;
 use super::weights::Beside;
@@ -81,11 +81,11 @@ impl<S: Simd, E: Element<Compute: Exp>, M: Measure<E::Compute>> Visit<S, E::Comp
             terms[1][i] = second;
             terms[2][i] = surplus;
         }
-        self.sums[0].add(terms[0]);
+        self.sums[0].add(sum_of(terms[0]));
         if M::TWO {
-            self.sums[1].add(terms[1]);
+            self.sums[1].add(sum_of(terms[1]));
         }
-        self.sums[2].add(terms[2]);
+        self.sums[2].add(sum_of(terms[2]));
     }
 }
 

@@ -116,8 +116,8 @@ impl<S: Simd, T: Exp, const EVEN: bool> Sums<S, T> for WeightedSums<S, T, EVEN> 
     fn add(&mut self, simd: S, Terms { d, weights, .. }: Terms<T::V<S>>, is_part: bool) {
         let ones = [Vector::splat(simd, T::ONE); UNROLL];
         let weights = if EVEN && !is_part { ones } else { weights };
-        self.moment.add(products(simd, weights, d, is_part || self.guarded));
-        self.weight.add(weights);
+        self.moment.add(dot(simd, weights, d, is_part || self.guarded));
+        self.weight.add(sum_of(weights));
     }
     #[inline(always)]
     fn end_block(&mut self, simd: S) {
@@ -153,8 +153,7 @@ impl<T: Exp> Moments<T> for Statistics<T> {
         StatisticsSums {
             energy: BlockSum::zero(simd),
             logit: Vector::splat(simd, self.logit),
-            others: Vector::splat(simd, T::from_f64(0.0)),
-            seen: 0,
+            greater: 0,
             guarded: self.guarded,
         }
     }
@@ -164,10 +163,7 @@ impl<T: Exp> Moments<T> for Statistics<T> {
 pub struct StatisticsSums<S: Simd, T: Float> {
     energy: BlockSum<S, T>,
     logit: T::V<S>,
-    /// Logits that are not greater, counted in each lane.
-    others: T::V<S>,
-    /// All logits of a lane.
-    seen: usize,
+    greater: u32,
     guarded: bool,
 }
 
@@ -183,16 +179,8 @@ impl<S: Simd, T: Exp> Copy for StatisticsSums<S, T> {}
 impl<S: Simd, T: Exp> Sums<S, T> for StatisticsSums<S, T> {
     #[inline(always)]
     fn add(&mut self, simd: S, Terms { x, d, e, .. }: Terms<T::V<S>>, is_part: bool) {
-        self.energy.add(products(simd, e, d, is_part || self.guarded));
-        let one = <T::V<S>>::splat(simd, T::ONE);
-        let [a, b, c, d] = x;
-        self.others = self.others.add(sum_of([
-            one.zero_where_less(self.logit, a),
-            one.zero_where_less(self.logit, b),
-            one.zero_where_less(self.logit, c),
-            one.zero_where_less(self.logit, d),
-        ]));
-        self.seen += UNROLL;
+        self.energy.add(dot(simd, e, d, is_part || self.guarded));
+        self.greater += x.iter().map(|x| x.count_greater(self.logit)).sum::<u32>();
     }
     #[inline(always)]
     fn end_block(&mut self, simd: S) {
@@ -205,9 +193,7 @@ impl<S: Simd, T: Exp> Sums<S, T> for StatisticsSums<S, T> {
     }
     #[inline(always)]
     fn totals(self) -> (f64, f64) {
-        let others: f64 =
-            self.others.to_array(T::from_f64(0.0)).iter().map(|lane| lane.to_f64()).sum();
-        (self.energy.sum.total(), (self.seen * T::LANES) as f64 - others)
+        (self.energy.sum.total(), self.greater.into())
     }
 }
 
@@ -233,8 +219,8 @@ impl<S: Simd, T: Exp> BlockSum<S, T> {
     }
 
     #[inline(always)]
-    pub(super) fn add(&mut self, terms: [T::V<S>; UNROLL]) {
-        self.block = self.block.add(sum_of(terms));
+    pub(super) fn add(&mut self, term: T::V<S>) {
+        self.block = self.block.add(term);
     }
 
     #[inline(always)]
@@ -250,26 +236,26 @@ pub(super) fn sum_of<S: Simd, V: Vector<S>>([a, b, c, d]: [V; UNROLL]) -> V {
     a.add(b).add(c.add(d))
 }
 
-/// The products of four vectors; if guarded, 0 wherever the first factor is.
+/// The sum of the products of four vectors; if guarded, of nothing wherever the first factor is 0.
 #[inline(always)]
-fn products<S: Simd, V: Vector<S, Scalar: Exp>>(
+fn dot<S: Simd, V: Vector<S, Scalar: Exp>>(
     simd: S,
     [a, b, c, d]: [V; UNROLL],
-    [x, y, z, w]: [V; UNROLL],
+    factors: [V; UNROLL],
     guarded: bool,
-) -> [V; UNROLL] {
-    let products = [a.mul(x), b.mul(y), c.mul(z), d.mul(w)];
-    if !guarded {
-        return products;
+) -> V {
+    let [mut x, mut y, mut z, mut w] = factors;
+    if guarded {
+        (x, y) = (guard(simd, x, a), guard(simd, y, b));
+        (z, w) = (guard(simd, z, c), guard(simd, w, d));
     }
-    let [x, y, z, w] = products;
-    [guard(simd, x, a), guard(simd, y, b), guard(simd, z, c), guard(simd, w, d)]
+    b.mul_add(y, a.mul(x)).add(d.mul_add(w, c.mul(z)))
 }
 
-/// `product`, 0 where `factor` is.
+/// `x`, 0 where `factor` is.
 #[inline(always)]
-fn guard<S: Simd, V: Vector<S, Scalar: Exp>>(simd: S, product: V, factor: V) -> V {
+fn guard<S: Simd, V: Vector<S, Scalar: Exp>>(simd: S, x: V, factor: V) -> V {
     let zero = V::splat(simd, V::Scalar::from_f64(0.0));
     let smallest = V::splat(simd, V::Scalar::SMALLEST);
-    product.zero_where_less(factor.max(zero.sub(factor)), smallest)
+    x.zero_where_less(factor.max(zero.sub(factor)), smallest)
 }

@@ -1,9 +1,9 @@
-//! AVX2 with FMA and F16C: two registers are one logical vector.
+//! AVX2 with FMA, F16C and POPCNT: two registers are one logical vector.
 
 use super::{Kernel, SIXTEENTHS, Simd, Vector};
 use core::arch::x86_64::*;
 
-/// Proof that the processor has AVX2, FMA and F16C.
+/// Proof that the processor has AVX2, FMA, F16C and POPCNT.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
@@ -12,7 +12,8 @@ impl Avx2 {
     pub fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c"))
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("popcnt"))
         .then_some(Self(()))
     }
 }
@@ -138,6 +139,14 @@ impl Vector<Avx2> for F32 {
                 _mm256_blendv_ps(self.0[0], other.0[0], first),
                 _mm256_blendv_ps(self.0[1], other.0[1], second),
             ])
+        })
+    }
+    #[inline(always)]
+    fn count_greater(self, b: Self) -> u32 {
+        op!({
+            let first = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.0[0], b.0[0]));
+            let second = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.0[1], b.0[1]));
+            (first | second << 8).count_ones()
         })
     }
     #[inline(always)]
@@ -317,6 +326,14 @@ impl Vector<Avx2> for F64 {
         })
     }
     #[inline(always)]
+    fn count_greater(self, b: Self) -> u32 {
+        op!({
+            let first = _mm256_movemask_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(self.0[0], b.0[0]));
+            let second = _mm256_movemask_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(self.0[1], b.0[1]));
+            (first | second << 4).count_ones()
+        })
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!({
             let first = _mm256_cmp_pd::<_CMP_GT_OQ>(self.0[0], b.0[0]);
@@ -396,7 +413,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx2,fma,f16c")]
+        #[target_feature(enable = "avx2,fma,f16c,popcnt")]
         fn compiled<K: Kernel>(kernel: K, simd: Avx2) -> K::Output {
             kernel.run(simd)
         }

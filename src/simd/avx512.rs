@@ -108,6 +108,10 @@ impl Vector<Avx512> for F32 {
         })
     }
     #[inline(always)]
+    fn count_greater(self, b: Self) -> u32 {
+        op!(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, b.0)).count_ones()
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, b.0)) != 0
     }
@@ -227,6 +231,10 @@ impl Vector<Avx512> for F64 {
         })
     }
     #[inline(always)]
+    fn count_greater(self, b: Self) -> u32 {
+        op!(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, b.0)).count_ones()
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, b.0)) != 0
     }
@@ -273,7 +281,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,popcnt")]
         fn compiled<K: Kernel>(kernel: K, simd: Avx512) -> K::Output {
             kernel.run(simd)
         }

@@ -9,7 +9,7 @@ use super::{Kernel, Simd};
 pub enum Level {
     /// Plain Rust for any processor.
     Portable(Portable),
-    /// AVX2 with FMA and F16C.
+    /// AVX2 with FMA, F16C and POPCNT.
     #[cfg(target_arch = "x86_64")]
     Avx2(super::avx2::Avx2),
     /// AVX-512 F, BW, DQ, VL.

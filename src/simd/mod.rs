@@ -169,6 +169,8 @@ pub trait Vector<S: Simd>: Copy {
     /// # Safety
     /// `mask` is valid for reading as many bytes as there are lanes.
     unsafe fn keep(self, mask: *const u8, other: Self) -> Self;
+    /// In how many lanes `self > b`.
+    fn count_greater(self, b: Self) -> u32;
     /// Whether `self > b` in any lane.
     fn any_greater(self, b: Self) -> bool;
     /// The bits of each lane moved up into the exponent field: with a biased exponent in the lowest bits

@@ -155,6 +155,21 @@ impl Vector<Neon> for F32 {
         })
     }
     #[inline(always)]
+    fn count_greater(self, b: Self) -> u32 {
+        op!({
+            let greater = [
+                vcgtq_f32(self.0[0], b.0[0]),
+                vcgtq_f32(self.0[1], b.0[1]),
+                vcgtq_f32(self.0[2], b.0[2]),
+                vcgtq_f32(self.0[3], b.0[3]),
+            ];
+            // A lane that is greater is all ones: minus one.
+            let minus =
+                vaddq_u32(vaddq_u32(greater[0], greater[1]), vaddq_u32(greater[2], greater[3]));
+            vaddvq_u32(minus).wrapping_neg()
+        })
+    }
+    #[inline(always)]
     fn any_greater(self, b: Self) -> bool {
         op!({
             let greater = [
@@ -375,6 +390,20 @@ impl Vector<Neon> for F64 {
                 vreinterpretq_u64_u32(vzip2q_u32(high, high)),
             ];
             Self(std::array::from_fn(|i| vbslq_f64(gone[i], other.0[i], self.0[i])))
+        })
+    }
+    #[inline(always)]
+    fn count_greater(self, b: Self) -> u32 {
+        op!({
+            let greater = [
+                vcgtq_f64(self.0[0], b.0[0]),
+                vcgtq_f64(self.0[1], b.0[1]),
+                vcgtq_f64(self.0[2], b.0[2]),
+                vcgtq_f64(self.0[3], b.0[3]),
+            ];
+            let minus =
+                vaddq_u64(vaddq_u64(greater[0], greater[1]), vaddq_u64(greater[2], greater[3]));
+            vaddvq_u64(minus).wrapping_neg() as u32
         })
     }
     #[inline(always)]

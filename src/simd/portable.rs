@@ -78,6 +78,10 @@ macro_rules! portable_vector {
                 Self(std::array::from_fn(|i| if mask[i] == 0 { other.0[i] } else { self.0[i] }))
             }
             #[inline(always)]
+            fn count_greater(self, b: Self) -> u32 {
+                std::iter::zip(self.0, b.0).map(|(a, b)| u32::from(a > b)).sum()
+            }
+            #[inline(always)]
             fn any_greater(self, b: Self) -> bool {
                 std::iter::zip(self.0, b.0).any(|(a, b)| a > b)
             }

@@ -88,6 +88,9 @@ macro_rules! lanes {
                     if unsafe { mask.add(i).read() } == 0 { other.0[i] } else { self.0[i] }
                 }))
             }
+            fn count_greater(self, b: Self) -> u32 {
+                (0..$lanes).map(|i| u32::from(self.0[i] > b.0[i])).sum()
+            }
             fn any_greater(self, b: Self) -> bool {
                 (0..$lanes).any(|i| self.0[i] > b.0[i])
             }

@@ -66,7 +66,8 @@ fn every_level_that_the_processor_has_is_available() {
     {
         let avx2 = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("popcnt");
         let avx512 = avx2
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -471,20 +472,21 @@ fn a_number_is_its_significand_times_a_power_that_its_exponent_field_tells() {
     check::<f64>(1023.0);
 }
 
-struct AnyGreater<'a, T>(&'a [T], &'a [T]);
+/// Whether any lane is greater, and how many are.
+struct Greater<'a, T>(&'a [T], &'a [T]);
 
-impl<T: Float> Kernel for AnyGreater<'_, T> {
-    type Output = bool;
+impl<T: Float> Kernel for Greater<'_, T> {
+    type Output = (bool, u32);
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> bool {
-        let a: T::V<S> = vector(simd, self.0);
-        a.any_greater(vector(simd, self.1))
+    fn run<S: Simd>(self, simd: S) -> (bool, u32) {
+        let (a, b): (T::V<S>, T::V<S>) = (vector(simd, self.0), vector(simd, self.1));
+        (a.any_greater(b), a.count_greater(b))
     }
 }
 
 #[test]
-fn any_greater_finds_a_single_lane_and_no_nan() {
+fn a_single_greater_lane_is_found_and_counted_and_no_nan() {
     fn check<T: Lane>() {
         let number = T::from_f64;
         for lane in 0..T::LANES {
@@ -501,8 +503,14 @@ fn any_greater_finds_a_single_lane_and_no_nan() {
             ] {
                 let (mut a, mut b) = (vec![number(rest); T::LANES], vec![number(0.0); T::LANES]);
                 (a[lane], b[lane]) = (number(in_a), number(in_b));
-                for (level, got) in on_every_level(|| AnyGreater(&a, &b)) {
+                for (level, got) in on_every_level(|| Greater(&a, &b)) {
+                    let expected = (expected, expected.into());
                     assert_eq!(got, expected, "{level}: {in_a} > {in_b} in lane {lane}");
+                }
+                b.fill(number(f64::NEG_INFINITY));
+                let all = a.iter().filter(|a| a.to_f64() > f64::NEG_INFINITY).count();
+                for (level, (_, got)) in on_every_level(|| Greater(&a, &b)) {
+                    assert_eq!(got as usize, all, "{level}: {in_a}, the rest {rest}");
                 }
             }
         }
