@@ -123,20 +123,9 @@ def evaluate(
     >>> result.top_k_accuracy
     {2: 1.0}
     """
+    reading = (axis, temperature, softcap, valid_classes, class_mask, dtype, threads)
     tally = Tally.of_nothing(_top_k(top_k))
-    rows = describe(
-        logits,
-        targets,
-        axis=axis,
-        sample_weight=sample_weight,
-        ignore_index=ignore_index,
-        temperature=temperature,
-        softcap=softcap,
-        valid_classes=valid_classes,
-        class_mask=class_mask,
-        dtype=dtype,
-        threads=threads,
-    )
+    rows = _core.evaluate(logits, targets, reading, sample_weight, ignore_index)
     return _evaluation(tally, rows)
 
 
@@ -186,26 +175,26 @@ class Evaluator:
         """Nothing is counted yet."""
         if isinstance(ignore_index, Iterable):
             ignore_index = tuple(ignore_index)  # an iterator would be empty after the first batch
-        self._reading: dict[str, Any] = {
-            "axis": axis,
-            "ignore_index": ignore_index,
-            "temperature": temperature,
-            "softcap": softcap,
-            "valid_classes": valid_classes,
-            "class_mask": class_mask,
-            "threads": threads,
-        }
+        self._ignore_index = ignore_index
+        self._reading = (axis, temperature, softcap, valid_classes, class_mask, None, threads)
         self._tally = Tally.of_nothing(_top_k(top_k))
 
     def update(
         self, logits: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None
     ) -> Evaluation:
         """Count a batch; returns the evaluation of it alone. A batch that is refused leaves no trace."""
-        rows = describe(logits, targets, sample_weight=sample_weight, **self._reading)
+        rows = self.describe(logits, targets, sample_weight=sample_weight)
         batch = Tally.of_nothing(self._tally.top_k)
         evaluation = _evaluation(batch, rows)
         self._tally.merge(batch)
         return evaluation
+
+    def describe(
+        self, logits: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None
+    ) -> dict[str, Any]:
+        """What is known of each row of a batch, as `softxent.totals.Tally.add` takes it; counts nothing."""
+        reading, ignore_index = self._reading, self._ignore_index
+        return _core.evaluate(logits, targets, reading, sample_weight, ignore_index)
 
     def merge(self, other: "Evaluator") -> "Evaluator":
         """Count what another evaluator has counted; returns this one.
@@ -218,25 +207,6 @@ class Evaluator:
     def result(self) -> Totals:
         """The totals of all that has been counted."""
         return self._tally.totals()
-
-
-def describe(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    axis: int = -1,
-    sample_weight: ArrayLike | None = None,
-    ignore_index: int | Iterable[int] | None = -100,
-    temperature: float = 1.0,
-    softcap: float | None = None,
-    valid_classes: int | None = None,
-    class_mask: ArrayLike | None = None,
-    dtype: DTypeLike | None = None,
-    threads: int | None = None,
-) -> dict[str, Any]:
-    """What is known of each row of a batch, as `softxent.totals.Tally.add` takes it."""
-    reading = (axis, temperature, softcap, valid_classes, class_mask, dtype, threads)
-    return _core.evaluate(logits, targets, reading, sample_weight, ignore_index)
 
 
 def _evaluation(tally: Tally, rows: dict[str, Any]) -> Evaluation:

@@ -15,7 +15,7 @@ from softxent.curves.temperatures import losses_at
 from softxent.files.array_file import FileError
 from softxent.functions.cross_entropy import cross_entropy
 from softxent.functions.divergence import kl_divergence
-from softxent.functions.evaluation import describe
+from softxent.functions.evaluation import Evaluator
 from softxent.score.chunks import Chunk
 from softxent.score.request import Request
 
@@ -27,7 +27,7 @@ class Rows:
     """What is known of some rows, the first of which is number `start`."""
 
     start: int
-    #: Of each row what `describe` says, its `targets` and `weights`.
+    #: Of each row what `Evaluator.describe` says, its `targets` and `weights`.
     model: Columns
     #: Likewise of the teacher, and the `divergence` from it.
     teacher: Columns | None
@@ -51,6 +51,7 @@ class Look:
         self._reading = {**request.reading, "threads": threads}
         self._evaluating = {**request.evaluating, "threads": threads}
         self._evaluating.pop("top_k", None)  # a matter of totals
+        self._evaluator = Evaluator(**self._evaluating)  # it describes rows, and counts none
 
     def __call__(self, chunk: Chunk) -> Rows:
         """FileError for a target that is no class."""
@@ -101,7 +102,7 @@ class Look:
         targets: NDArray[np.int64],
         weight: NDArray[np.float64] | None,
     ) -> Columns:
-        described = describe(logits, targets, sample_weight=weight, **self._evaluating)
+        described = self._evaluator.describe(logits, targets, sample_weight=weight)
         weights = np.ones(len(targets)) if weight is None else weight
         return {**described, "targets": targets, "weights": weights}
 
