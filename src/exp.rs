@@ -26,7 +26,7 @@
 //!    above the lowest eleven (ten in double precision) are always the same. Of many vectors it is seen at once, which is
 //!    cheaper than a comparison for each.
 //!
-//! Domain: `d / temperature <= 1` (the kernels subtract a reference close to the maximum); above, up to
+//! Domain: `d / temperature <= 1.37` (the kernels subtract a reference close to the maximum); above, up to
 //! overflow at 88, it is right as well, beyond that the result is meaningless.
 //! Error, measured by `tests/exp`: in single precision at most 1.00 ulp (all values; 1.5 at a temperature of
 //! 1e38, 3.1 from 1e37 on at worst, where `c_low` is subnormal), in double precision 0.96. Without a fused

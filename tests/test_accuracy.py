@@ -201,6 +201,19 @@ def test_equal_errors_of_many_classes_are_within_the_bounds(dtype: Dtype) -> Non
         assert_within(errors_of((row + shift).astype(dtype), {0, 1}))
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
+@pytest.mark.parametrize("larger", [0.02, 0.5, 1.3, 1.36, 1.37, 1.4, 30.0])
+def test_larger_logits_far_from_the_first_block_are_within_the_bounds(
+    larger: float, dtype: Dtype
+) -> None:
+    # Sums are relative to a logit of the block that is read first; a little larger ones stand elsewhere.
+    for first, place in [(2053, 300), (10, 1000), (3080, 4094)]:
+        row = np.full(4095, -12.0)
+        row[first], row[place] = 0.0, larger
+        for shift in (0.0, -larger, 5.0):
+            assert_within(errors_of((row + shift).astype(dtype), {0, first, place}))
+
+
 # A confident row.
 
 

@@ -57,15 +57,10 @@ struct LogSumExp<'a> {
 }
 
 impl Job for LogSumExp<'_> {
-    fn needs_max(&self) -> bool {
-        false
-    }
     fn needs_aside(&self, summary: &Summary) -> bool {
-        // Beside a result or a largest logit of 4 or more, or a logarithm of more than 2, what a sum of exponentials
-        // loses in single precision is less than half a unit in the last place. (The reference may be 1.37 below
-        // the largest logit, its sum four times as large.)
-        let largest = summary.max / self.temperature;
-        summary.total < 32.0 && summary.lse.abs() < 4.0 && largest.abs() < 5.4
+        // Beside a maximum of 4 or more, or a logarithm of more than 2, what a sum of exponentials loses in
+        // single precision is less than half a unit in the last place of the result.
+        summary.total < 8.0 && (summary.max / self.temperature).abs() < 4.0
     }
     fn finish(&self, row: usize, summary: Option<&Summary>, _: Logit<'_>) -> Action {
         self.rows.set(row, summary.map_or(f64::NAN, |summary| summary.lse));

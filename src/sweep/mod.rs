@@ -196,7 +196,7 @@ pub trait Job: Sync {
         false
     }
     /// Whether the summary has to be relative to the largest logit, and not only to one that none exceeds by much: see
-    /// [`Partial::max`].
+    /// [`Partial::max`]. A job that does not need it can have the largest set aside only if the row is peaked.
     fn needs_max(&self) -> bool {
         true
     }
