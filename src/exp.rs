@@ -196,9 +196,8 @@ impl<V: Copy> Powers<V> {
         V: Vector<S, Scalar: Exp>,
     {
         let minus_one = V::splat(simd, V::Scalar::from_f64(-1.0));
-        let least = V::Scalar::from_f64(V::Scalar::ROUND.to_f64() + V::Scalar::MIN_EXPONENT);
         let [less_one, _, shifted] = self.less_one(simd, d);
-        less_one.or_where_less(shifted, V::splat(simd, least), minus_one)
+        less_one.or_where_less(shifted, V::splat(simd, least(V::Scalar::ROUND)), minus_one)
     }
 
     /// `exp(d / temperature) - 1`, for whose digits near 0 the constant term of the polynomial is left to the end, and
@@ -229,7 +228,7 @@ impl<V: Copy> Powers<V> {
         V: Vector<S, Scalar: Exp>,
     {
         let (exponential, shifted) = self.inlined_exp_within(simd, d);
-        exponential.zero_where_less(shifted, V::splat(simd, least::<V::Scalar>()))
+        exponential.zero_where_less(shifted, V::splat(simd, least(V::Scalar::FINE_ROUND)))
     }
 
     /// `exp(d / temperature)` in each lane where that is within the window of point 5, with the same bits, and something
@@ -294,10 +293,10 @@ impl<V: Copy> Powers<V> {
     }
 }
 
-/// The sum of point 2 for the least `n` whose power is a normal number: all its low bits are 0.
+/// What a rounding gives for the least `n` whose power is a normal number; of `FINE_ROUND` all the low bits are 0.
 #[inline(always)]
-fn least<T: Exp>() -> T {
-    T::from_f64(T::FINE_ROUND.to_f64() + T::MIN_EXPONENT)
+fn least<T: Exp>(round: T) -> T {
+    T::from_f64(round.to_f64() + T::MIN_EXPONENT)
 }
 
 /// Whether any of some exponentials was outside of the window of point 5.
@@ -322,7 +321,7 @@ impl<V: Copy> Outside<V> {
     where
         V: Vector<S, Scalar: Exp>,
     {
-        let least = V::splat(simd, least::<V::Scalar>());
+        let least = V::splat(simd, least(V::Scalar::FINE_ROUND));
         Self { different: self.different.or_difference(shifted, least) }
     }
 

@@ -47,12 +47,12 @@ pub trait Sums<S: Simd, T: Exp>: Copy {
     fn totals(self) -> (f64, f64);
 }
 
-/// Nothing, and not even the largest logit unless it is `NEEDED`.
+/// Nothing, and not even the largest logit unless `MAX`.
 #[derive(Clone, Copy, Debug)]
-pub struct Nothing<const NEEDED: bool = true>;
+pub struct Nothing<const MAX: bool>;
 
-impl<T: Exp, const NEEDED: bool> Moments<T> for Nothing<NEEDED> {
-    const NEEDS_MAX: bool = NEEDED;
+impl<T: Exp, const MAX: bool> Moments<T> for Nothing<MAX> {
+    const NEEDS_MAX: bool = MAX;
     const WEIGHTED: bool = false;
     const PARTS_WEIGHTED: bool = false;
     type Sums<S: Simd> = Self;
@@ -63,7 +63,7 @@ impl<T: Exp, const NEEDED: bool> Moments<T> for Nothing<NEEDED> {
 }
 
 #[expect(private_interfaces, reason = "as above")]
-impl<S: Simd, T: Exp, const NEEDED: bool> Sums<S, T> for Nothing<NEEDED> {
+impl<S: Simd, T: Exp, const MAX: bool> Sums<S, T> for Nothing<MAX> {
     #[inline(always)]
     fn add(&mut self, _: S, _: Terms<T::V<S>>, _: bool) {}
     #[inline(always)]

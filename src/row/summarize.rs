@@ -135,9 +135,8 @@ where
         let before = self.seen;
         loop {
             let m = Vector::splat(simd, E::Compute::from_f64(self.reference));
-            let none = Vector::splat(simd, E::Compute::from_f64(0.0));
-            let seen = &mut self.seen;
-            let mut exponentials = Exponentials { seen, m, powers, unfolded: none, waits: false };
+            let (seen, pairs) = (&mut self.seen, Pairs::none(simd));
+            let mut exponentials = Exponentials { seen, m, powers, pairs };
             streams.each::<S, _, PLAIN>(simd, steps.clone(), are_parts, &mut exponentials);
             exponentials.end_block(simd);
             if !powers.any_above_window(simd, self.seen.max.sub(m)) {
@@ -161,16 +160,14 @@ where
             m: Vector::splat(simd, E::Compute::from_f64(self.reference)),
             powers,
             outside: Outside::none(simd),
-            unfolded: Vector::splat(simd, E::Compute::from_f64(0.0)),
-            waits: false,
+            pairs: Pairs::none(simd),
         };
         streams.each::<S, _, PLAIN>(simd, steps, false, &mut exponentials);
-        if exponentials.waits {
-            exponentials.fold(simd);
-        }
-        let is_within = !exponentials.outside.any(simd);
+        let WithinWindow { mut sum, outside, mut pairs, .. } = exponentials;
+        pairs.end(simd, &mut sum);
+        let is_within = !outside.any(simd);
         if is_within {
-            self.seen.sum = exponentials.sum;
+            self.seen.sum = sum;
         }
         is_within
     }
@@ -224,31 +221,69 @@ impl<S: Simd, T: Exp> Visit<S, T> for Largest<T::V<S>> {
     }
 }
 
+/// Four vectors of exponentials, added, that wait for those of the next four before both are folded into doubles.
+struct Pairs<V> {
+    waiting: V,
+    /// Whether there are any.
+    waits: bool,
+}
+
+impl<V: Copy> Pairs<V> {
+    #[inline(always)]
+    fn none<S: Simd>(simd: S) -> Self
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        Self { waiting: V::splat(simd, V::Scalar::from_f64(0.0)), waits: false }
+    }
+
+    /// Adds four vectors.
+    #[inline(always)]
+    fn add<S: Simd>(&mut self, simd: S, four: V, sum: &mut Sum<S, V::Scalar>)
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        self.waiting = self.waiting.add(four);
+        if self.waits {
+            self.fold(simd, sum);
+        } else {
+            self.waits = true;
+        }
+    }
+
+    /// Adds what still waits.
+    #[inline(always)]
+    fn end<S: Simd>(&mut self, simd: S, sum: &mut Sum<S, V::Scalar>)
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        if self.waits {
+            self.fold(simd, sum);
+        }
+    }
+
+    #[inline(always)]
+    fn fold<S: Simd>(&mut self, simd: S, sum: &mut Sum<S, V::Scalar>)
+    where
+        V: Vector<S, Scalar: Exp>,
+    {
+        sum.add(self.waiting.fold());
+        *self = Self::none(simd);
+    }
+}
+
 /// Takes the maximum, the sum of exponentials and the moments.
 struct Exponentials<'a, S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> {
     seen: &'a mut Seen<S, E, M>,
     m: Wide<S, E>,
     powers: Powers<Wide<S, E>>,
-    /// The exponentials of four vectors, added, that wait for those of the next four.
-    unfolded: Wide<S, E>,
-    /// Whether there are any.
-    waits: bool,
+    pairs: Pairs<Wide<S, E>>,
 }
 
 impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Exponentials<'_, S, E, M> {
-    /// Adds in double precision what waits.
-    #[inline(always)]
-    fn fold(&mut self, simd: S) {
-        self.seen.sum.add(self.unfolded.fold());
-        self.unfolded = Vector::splat(simd, E::Compute::from_f64(0.0));
-        self.waits = false;
-    }
-
     #[inline(always)]
     fn end_block(mut self, simd: S) {
-        if self.waits {
-            self.fold(simd);
-        }
+        self.pairs.end(simd, &mut self.seen.sum);
         self.seen.moments.end_block(simd);
     }
 }
@@ -277,12 +312,7 @@ impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Visit<S, E::Comp
             powers.exp(simd, d[3]),
         ];
         seen.moments.add(simd, Terms { x, d, e, weights }, is_part);
-        self.unfolded = self.unfolded.add(sum_of(e));
-        if self.waits {
-            self.fold(simd);
-        } else {
-            self.waits = true;
-        }
+        self.pairs.add(simd, sum_of(e), &mut seen.sum);
     }
 }
 
@@ -292,18 +322,7 @@ struct WithinWindow<S: Simd, E: Element<Compute: Exp>> {
     m: Wide<S, E>,
     powers: Powers<Wide<S, E>>,
     outside: Outside<Wide<S, E>>,
-    /// As in [`Exponentials`].
-    unfolded: Wide<S, E>,
-    waits: bool,
-}
-
-impl<S: Simd, E: Element<Compute: Exp>> WithinWindow<S, E> {
-    #[inline(always)]
-    fn fold(&mut self, simd: S) {
-        self.sum.add(self.unfolded.fold());
-        self.unfolded = Vector::splat(simd, E::Compute::from_f64(0.0));
-        self.waits = false;
-    }
+    pairs: Pairs<Wide<S, E>>,
 }
 
 impl<S: Simd, E: Element<Compute: Exp>> Visit<S, E::Compute> for WithinWindow<S, E> {
@@ -318,12 +337,7 @@ impl<S: Simd, E: Element<Compute: Exp>> Visit<S, E::Compute> for WithinWindow<S,
         let (c, r) = powers.exp_within(simd, c.sub(m));
         let (d, s) = powers.exp_within(simd, d.sub(m));
         self.outside = outside.or(simd, p).or(simd, q).or(simd, r).or(simd, s);
-        self.unfolded = self.unfolded.add(sum_of([a, b, c, d]));
-        if self.waits {
-            self.fold(simd);
-        } else {
-            self.waits = true;
-        }
+        self.pairs.add(simd, sum_of([a, b, c, d]), &mut self.sum);
     }
 }
 
