@@ -11,7 +11,8 @@
 //! 1. *Rows that do not count* are in no chunk: they cost no product. Classes beyond the window are no columns of one.
 //! 2. *A chunk is a sixth of the rows*, within bounds. More rows at a time save reading and writing `d weight` more
 //!    often, fewer hold less: of 2048 x 768 x 50257 a half, a quarter, a fifth and an eighth of the rows took 1.056, 1.066,
-//!    1.09 and 1.132 s, of 2048 x 4096 x 50257 5.58, 5.56, 5.67 and 5.88.
+//!    1.09 and 1.132 s, of 2048 x 4096 x 50257 5.58, 5.56, 5.67 and 5.88; but a fifth of these needed 0.26 of the memory
+//!    that torch takes beside the gradients, which is to be no more than a quarter.
 //! 3. *What a loss is* is not known here: the job of `cross_entropy` runs over each chunk, and only the denominator,
 //!    which needs no logits, is the batch's.
 //! 4. *A target's gradient is no part of a product* but is added afterwards: it is as a rule far larger than those of
