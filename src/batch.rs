@@ -147,12 +147,14 @@ impl Matrix {
     /// The address of a row's first element.
     fn row(&self, row: usize) -> *mut u8 {
         debug_assert!(row < self.rows);
-        let (mut rest, mut offset) = (self.picked.as_ref().map_or(row, |picked| picked[row]), 0);
-        for &(length, stride) in self.outer.iter().rev() {
+        let mut rest = self.picked.as_ref().map_or(row, |picked| picked[row]);
+        let Some((&(_, first), inner)) = self.outer.split_first() else { return self.data };
+        let mut offset = 0;
+        for &(length, stride) in inner.iter().rev() {
             offset += (rest % length).cast_signed() * stride;
             rest /= length;
         }
-        self.data.wrapping_offset(offset)
+        self.data.wrapping_offset(offset + rest.cast_signed() * first)
     }
 
     /// A part of a row, where it lies. Panics unless [`Self::is_contiguous`].

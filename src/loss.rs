@@ -63,7 +63,7 @@ impl Summary {
     pub fn with_aside(rest: Partial, aside: Partial, temperature: f64) -> Self {
         let logit = aside.max;
         let (rest, aside) = rest.level_with(aside, temperature);
-        let row = rest.merge(aside, temperature);
+        let row = rest.plus(aside);
         if logit.is_nan() {
             return Self::new(Partial { sum: f64::NAN, ..row }, f64::NAN, temperature);
         }

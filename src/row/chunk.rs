@@ -31,16 +31,17 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// Whether all of them are there.
+    /// Whether all of them are there, and surely so. (In which of several vectors one is left out no processor can foresee:
+    /// they are treated alike.)
     #[inline(always)]
     fn are_whole<T: Float>(self) -> bool {
-        self.at + T::LANES <= self.end && self.skipped::<T>().is_none()
+        self.at + T::LANES <= self.end && self.skip.is_none()
     }
 
-    /// The lane that is left out.
+    /// The lane that is left out, or one that there is not.
     #[inline(always)]
-    pub(super) fn skipped<T: Float>(self) -> Option<usize> {
-        self.skip.map(|skip| skip.wrapping_sub(self.at)).filter(|&lane| lane < T::LANES)
+    fn skipped(self) -> Option<usize> {
+        Some(self.skip?.wrapping_sub(self.at))
     }
 
     /// What there is of them in memory, and perhaps more.
@@ -95,14 +96,14 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
         if lanes.are_whole::<E::Compute>() {
             return self.load::<S, PLAIN>(simd, lanes.at);
         }
-        let x = E::load_part(simd, lanes.of(self.cells), E::narrow(E::Compute::NEG_INFINITY));
-        let one = Vector::splat(simd, E::Compute::ONE);
-        if PLAIN && lanes.skipped::<E::Compute>().is_none() {
-            return (x, one);
+        let below = E::Compute::NEG_INFINITY;
+        let x = E::load_part(simd, lanes.of(self.cells), E::narrow(below));
+        if PLAIN {
+            let x = lanes.skipped().map_or(x, |lane| x.with_lane(simd, lane, below));
+            return (x, Vector::splat(simd, E::Compute::ONE));
         }
-        let (x, slope) = if PLAIN { (x, one) } else { self.capped(simd, x) };
-        let below = Vector::splat(simd, E::Compute::NEG_INFINITY);
-        (keep(x, &self.bytes(lanes), below), slope)
+        let (x, slope) = self.capped(simd, x);
+        (keep(x, &self.bytes(lanes), Vector::splat(simd, below)), slope)
     }
 
     #[inline(always)]
@@ -125,7 +126,7 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
 
     /// 1 for each lane that is there and not masked.
     #[inline(always)]
-    pub(super) fn bytes(&self, lanes: Lanes) -> [Cell<u8>; MAX_LANES] {
+    fn bytes(&self, lanes: Lanes) -> [Cell<u8>; MAX_LANES] {
         let bytes = [const { Cell::new(0) }; MAX_LANES];
         match self.mask {
             Some(mask) => {
@@ -133,8 +134,8 @@ impl<E: Element<Compute: Exp>> Chunk<'_, E> {
             }
             None => bytes.iter().take(lanes.end - lanes.at).for_each(|byte| byte.set(1)),
         }
-        if let Some(lane) = lanes.skipped::<E::Compute>() {
-            bytes[lane].set(0);
+        if let Some(byte) = lanes.skipped().and_then(|lane| bytes.get(lane)) {
+            byte.set(0);
         }
         bytes
     }

@@ -5,7 +5,6 @@ use super::chunk::Chunk;
 use super::measure::{Classes, Measure, terms_of};
 use super::moments::{BlockSum, sum_of};
 use super::streams::{Streams, Visit};
-use super::summarize::BLOCK;
 use super::weights::Beside;
 use super::write::Formula;
 use crate::element::{Element, Wide};
@@ -41,16 +40,13 @@ impl<E: Element<Compute: Exp>, M: Measure<E::Compute>> Compare<'_, E, M> {
         let Self { chunk, other, classes, measure } = self;
         let streams = Streams::new(chunk, Some(Beside::Logits(other)), None);
         let mut sums = Sums::<S, E, M> { sums: [BlockSum::zero(simd); 3], classes, measure };
-        for start in (0..streams.steps).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(streams.steps);
-            for (steps, are_parts) in streams.wholes_and_parts(block) {
-                streams.each::<S, _, PLAIN>(simd, steps, are_parts, &mut sums);
-            }
-            sums.sums[0].end_block(simd);
-            if M::TWO {
-                sums.sums[1].end_block(simd);
-            }
-            sums.sums[2].end_block(simd);
+        for block in streams.blocks() {
+            streams.wholes::<S, _, PLAIN>(simd, block, &mut sums);
+            sums.end_block(simd);
+        }
+        for part in streams.parts() {
+            streams.part::<S, _, PLAIN>(simd, part, &mut sums);
+            sums.end_block(simd);
         }
         let [first, second, surplus] = sums.sums;
         [first.sum.total(), second.sum.total(), surplus.sum.total()]
@@ -62,6 +58,18 @@ struct Sums<'a, S: Simd, E: Element<Compute: Exp>, M> {
     sums: [BlockSum<S, E::Compute>; 3],
     classes: Classes<'a, E::Compute>,
     measure: M,
+}
+
+impl<S: Simd, E: Element<Compute: Exp>, M: Measure<E::Compute>> Sums<'_, S, E, M> {
+    #[inline(always)]
+    fn end_block(&mut self, simd: S) {
+        let [first, second, surplus] = &mut self.sums;
+        first.end_block(simd);
+        if M::TWO {
+            second.end_block(simd);
+        }
+        surplus.end_block(simd);
+    }
 }
 
 impl<S: Simd, E: Element<Compute: Exp>, M: Measure<E::Compute>> Visit<S, E::Compute>

@@ -134,14 +134,19 @@ impl Partial {
     pub fn merge(self, other: Self, temperature: f64) -> Self {
         let chunk = if other.max > self.max { other.chunk } else { self.chunk };
         let (a, b) = self.level_with(other, temperature);
+        Self { chunk, ..a.plus(b) }
+    }
+
+    /// The summary of both parts, which have the same maximum.
+    pub fn plus(self, other: Self) -> Self {
         Self {
-            max: a.max,
-            sum: a.sum + b.sum,
-            moment: a.moment + b.moment,
-            weight: a.weight + b.weight,
-            energy: a.energy + b.energy,
-            greater: a.greater + b.greater,
-            chunk,
+            max: self.max,
+            sum: self.sum + other.sum,
+            moment: self.moment + other.moment,
+            weight: self.weight + other.weight,
+            energy: self.energy + other.energy,
+            greater: self.greater + other.greater,
+            chunk: self.chunk,
         }
     }
 

@@ -1,9 +1,8 @@
 //! A chunk in the order in which it is read: four streams side by side, one element left out, the end padded
 //! (points 3, 4 and 6 of the header of `row`).
 //!
-//! There is one loop, over vectors that are loaded from where they lie. What does not lie so in memory is put into a small
-//! room first: a step with elements that are left out or not there, and weights that are made of several factors, a few
-//! steps at a time.
+//! There is one loop, over whole vectors that are loaded from where they lie. Weights that are made of several factors are
+//! put into a small room first, a few steps at a time.
 
 use super::UNROLL;
 use super::chunk::{Chunk, Lanes};
@@ -33,6 +32,9 @@ const NEXT_ROW: usize = 64 * 1024;
 /// itself: rows of 128,256 on one thread 30 GB/s to 26, of 16,000 38 to 31; on two threads 45 to 38 and 46 to 40.
 const FAR: usize = 32 * 1024;
 
+/// Steps between two looks at the maximum.
+const BLOCK: usize = 16;
+
 /// Steps that there is room for.
 const ROOM: usize = 4;
 
@@ -56,9 +58,9 @@ pub(super) struct Streams<'a, E: Element> {
     /// Elements of a stream.
     quarter: usize,
     /// Steps in all: one more than there are vectors in a stream if anything is left.
-    pub(super) steps: usize,
+    steps: usize,
     /// Vectors of a stream.
-    whole: usize,
+    pub(super) whole: usize,
     /// The element to leave out.
     skip: Option<usize>,
     /// The step of that element.
@@ -80,7 +82,10 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
         let whole = length / (UNROLL * lanes);
         let (quarter, steps) = (whole * lanes, length.div_ceil(UNROLL * lanes));
         let skip_step = match skip {
-            Some(at) if at < UNROLL * quarter => at % quarter / lanes,
+            // At most three subtractions, in place of a division by what is not known when this is compiled.
+            Some(at) if at < UNROLL * quarter => {
+                (1..UNROLL).fold(at, |at, _| if at < quarter { at } else { at - quarter }) / lanes
+            }
             Some(_) => whole,
             None => usize::MAX,
         };
@@ -95,29 +100,52 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
         Self { chunk, beside, quarter, steps, whole, skip, skip_step, ahead, far }
     }
 
-    /// Some steps in the order in which they are summed: the whole ones together, then each part. Says which it is.
+    /// The whole steps, a block at a time. The one from which an element is left out is not visited with them.
     #[inline(always)]
-    pub(super) fn wholes_and_parts(
-        &self,
-        steps: Range<usize>,
-    ) -> impl Iterator<Item = (Range<usize>, bool)> + use<E> {
-        let here = |part: usize| Some(part).filter(|part| steps.contains(part));
-        let skip = here(self.skip_step);
-        let last = here(self.whole).filter(|_| skip != Some(self.whole));
-        let parts = skip.into_iter().chain(last).map(|part| (part..part + 1, true));
-        std::iter::once((steps, false)).chain(parts)
+    pub(super) fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<E> {
+        let whole = self.whole;
+        (0..whole).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(whole))
     }
 
-    /// Visits some steps of logits that are `PLAIN`, neither masked nor capped, or not: those that are whole, or the parts.
+    /// The steps some of whose elements are left out or not there; they come after all others.
     #[inline(always)]
-    pub(super) fn each<S: Simd, V: Visit<S, E::Compute>, const PLAIN: bool>(
+    pub(super) fn parts(&self) -> impl Iterator<Item = usize> + use<E> {
+        let (skip, end) = (self.skip_step, self.steps);
+        let last = if skip == self.whole { usize::MAX } else { self.whole };
+        [skip, last].into_iter().filter(move |&step| step < end)
+    }
+
+    /// Visits a step some of whose elements are left out or not there.
+    #[inline(always)]
+    pub(super) fn part<S: Simd, V: Visit<S, E::Compute>, const PLAIN: bool>(
+        &self,
+        simd: S,
+        step: usize,
+        visitor: &mut V,
+    ) {
+        let mut x = [Vector::splat(simd, E::Compute::from_f64(0.0)); UNROLL];
+        let mut others = x;
+        for (stream, (x, other)) in x.iter_mut().zip(&mut others).enumerate() {
+            let lanes = self.lanes(step, stream);
+            *x = self.chunk.load_part::<S, PLAIN>(simd, lanes).0;
+            if let Some(beside) = &self.beside
+                && V::WANTS_BESIDE_PARTS
+            {
+                *other = beside.load_part(simd, &self.chunk, lanes);
+            }
+        }
+        visitor.visit(simd, x, others, true);
+    }
+
+    /// Visits whole steps.
+    #[inline(always)]
+    pub(super) fn wholes<S: Simd, V: Visit<S, E::Compute>, const PLAIN: bool>(
         &self,
         simd: S,
         steps: Range<usize>,
-        are_parts: bool,
         visitor: &mut V,
     ) {
-        let (part, room) = (Part::<E>::new(), Room::<E::Compute>::new());
+        let room = Room::<E::Compute>::new();
         let in_place = match &self.beside {
             Some(beside) if V::WANTS_BESIDE => beside.in_place(&self.chunk),
             _ => None,
@@ -125,53 +153,39 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
         let longest = if V::WANTS_BESIDE && in_place.is_none() { ROOM } else { usize::MAX };
         let mut next = steps.start;
         while next < steps.end {
-            let is_part = next >= self.whole || next == self.skip_step;
-            let stop = match self.skip_step {
-                _ if is_part => next + 1,
-                skip if (next..self.whole).contains(&skip) => skip,
-                _ => self.whole,
-            };
-            let here = next..stop.min(next.saturating_add(longest)).min(steps.end);
-            next = here.end;
-            if is_part != are_parts {
-                continue;
-            }
+            let stop =
+                if next <= self.skip_step { self.skip_step.min(steps.end) } else { steps.end };
+            let here = next..stop.min(next.saturating_add(longest));
+            next = if here.end == self.skip_step { here.end + 1 } else { here.end };
             let beside = match (in_place, &self.beside) {
-                (Some(cells), _) if !is_part => spans(cells, self.places(here.start), here.len()),
-                (_, Some(beside)) if V::WANTS_BESIDE || (V::WANTS_BESIDE_PARTS && is_part) => {
-                    self.fill(simd, beside, &here, is_part, &room);
+                (Some(cells), _) => spans(cells, self.places(here.start), here.len()),
+                (None, Some(beside)) if V::WANTS_BESIDE => {
+                    self.fill(simd, beside, &here, &room);
                     spans(&room.0, places(here.len() * E::Compute::LANES), here.len())
                 }
                 _ => [&[] as &[_]; UNROLL],
             };
-            let (chunk, places) = if is_part {
-                part.take::<S, PLAIN>(simd, self, here.start);
-                (part.chunk::<PLAIN>(&self.chunk), places(E::Compute::LANES))
-            } else {
-                (self.chunk, self.places(here.start))
-            };
-            let run = Run { chunk, places, beside, is_part };
-            self.visit::<S, V, PLAIN>(simd, here, run, visitor);
+            self.visit::<S, V, PLAIN>(simd, here, beside, visitor);
         }
     }
 
-    /// Visits steps whose vectors lie one behind the other in each stream. (Iterators: an index into each stream would
-    /// be checked with every vector, which costs a seventh of the speed in cache.)
+    /// Visits whole steps beside which there is something, or not. (Iterators: an index into each stream would be
+    /// checked with every vector, which costs a seventh of the speed in cache.)
     #[inline(always)]
     fn visit<S: Simd, V: Visit<S, E::Compute>, const PLAIN: bool>(
         &self,
         simd: S,
         steps: Range<usize>,
-        run: Run<'_, E>,
+        [e, f, g, h]: [&[Cell<E::Compute>]; UNROLL],
         visitor: &mut V,
     ) {
-        let lanes = E::Compute::LANES;
-        let Run { chunk, places: [a, b, c, d], beside: [e, f, g, h], is_part } = run;
-        let [p, q, r, s] = spans(chunk.cells, run.places, steps.len());
+        let (lanes, chunk) = (E::Compute::LANES, &self.chunk);
+        let places = self.places(steps.start);
+        let ([a, b, c, d], [p, q, r, s]) = (places, spans(chunk.cells, places, steps.len()));
         let vectors = (p.chunks_exact(lanes).zip(q.chunks_exact(lanes)))
             .zip(r.chunks_exact(lanes).zip(s.chunks_exact(lanes)));
         let vectors = steps.enumerate().zip(vectors);
-        let logits = (self.chunk.cells.as_ptr().cast(), size_of::<E>());
+        let logits = (chunk.cells.as_ptr().cast(), size_of::<E>());
         let load = |from: &[Cell<E>], at| chunk.load_from::<S, PLAIN>(simd, from, at).0;
         if V::WANTS_BESIDE {
             let others = (e.chunks_exact(lanes).zip(f.chunks_exact(lanes)))
@@ -183,7 +197,7 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
                 }
                 let i = i * lanes;
                 let x = [load(p, a + i), load(q, b + i), load(r, c + i), load(s, d + i)];
-                visitor.visit(simd, x, loaded::<S, E>(simd, [e, f, g, h]), is_part);
+                visitor.visit(simd, x, loaded::<S, E>(simd, [e, f, g, h]), false);
             }
         } else {
             let nothing = [Vector::splat(simd, E::Compute::from_f64(0.0)); UNROLL];
@@ -191,34 +205,25 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
                 self.prefetch::<S, V>(simd, step, logits);
                 let i = i * lanes;
                 let x = [load(p, a + i), load(q, b + i), load(r, c + i), load(s, d + i)];
-                if V::WANTS_BESIDE_PARTS && is_part {
-                    visitor.visit(simd, x, loaded::<S, E>(simd, [e, f, g, h]), true);
-                } else {
-                    visitor.visit(simd, x, nothing, is_part);
-                }
+                visitor.visit(simd, x, nothing, false);
             }
         }
     }
 
-    /// Puts what stands beside the logits of some steps into a room, stream by stream.
+    /// Puts what stands beside the logits of some whole steps into a room, stream by stream.
     #[inline(always)]
     fn fill<S: Simd>(
         &self,
         simd: S,
         beside: &Beside<'_, E>,
         steps: &Range<usize>,
-        is_part: bool,
         room: &Room<E::Compute>,
     ) {
-        let mut cells = room.0.chunks_exact(E::Compute::LANES);
-        for stream in 0..UNROLL {
-            for (step, to) in steps.clone().zip(&mut cells) {
-                let lanes = self.lanes(step, stream);
-                let value = if is_part {
-                    beside.load_part(simd, &self.chunk, lanes)
-                } else {
-                    beside.load(simd, &self.chunk, lanes.at)
-                };
+        let lanes = E::Compute::LANES;
+        let mut cells = room.0.chunks_exact(lanes);
+        for place in self.places(steps.start) {
+            for (i, to) in (0..steps.len()).zip(&mut cells) {
+                let value = beside.load(simd, &self.chunk, place + i * lanes);
                 E::Compute::store::<S, false>(simd, to, value);
             }
         }
@@ -274,16 +279,6 @@ impl<'a, E: Element<Compute: Exp>> Streams<'a, E> {
     }
 }
 
-/// Steps in one go: what is loaded from where.
-struct Run<'r, E: Element> {
-    chunk: Chunk<'r, E>,
-    /// Where each stream begins in the chunk.
-    places: [usize; UNROLL],
-    /// What stands beside each stream.
-    beside: [&'r [Cell<E::Compute>]; UNROLL],
-    is_part: bool,
-}
-
 /// Room for what stands beside a few steps.
 struct Room<T>([Cell<T>; ROOM * UNROLL * MAX_LANES]);
 
@@ -291,51 +286,6 @@ impl<T: Element> Room<T> {
     #[inline(always)]
     fn new() -> Self {
         Self([const { Cell::new(T::ZERO) }; ROOM * UNROLL * MAX_LANES])
-    }
-}
-
-/// A step some of whose elements are left out or not there, as a chunk of its own: masked, or -inf if that is enough.
-struct Part<E> {
-    cells: [Cell<E>; UNROLL * MAX_LANES],
-    mask: [Cell<u8>; UNROLL * MAX_LANES],
-}
-
-impl<E: Element<Compute: Exp>> Part<E> {
-    #[inline(always)]
-    fn new() -> Self {
-        Self {
-            cells: [const { Cell::new(E::ZERO) }; UNROLL * MAX_LANES],
-            mask: [const { Cell::new(0) }; UNROLL * MAX_LANES],
-        }
-    }
-
-    /// Takes the vectors of a step over from the chunk that it is a part of.
-    #[inline(always)]
-    fn take<S: Simd, const PLAIN: bool>(&self, simd: S, streams: &Streams<'_, E>, step: usize) {
-        let chunk = &streams.chunk;
-        let absent = E::narrow(E::Compute::NEG_INFINITY);
-        let room = self.cells.chunks_exact(E::Compute::LANES);
-        let mask = self.mask.chunks_exact(E::Compute::LANES);
-        for (stream, (cells, bytes)) in (0..UNROLL).zip(room.zip(mask)) {
-            let lanes = streams.lanes(step, stream);
-            let x = E::load_part(simd, lanes.of(chunk.cells), absent);
-            E::store::<S, false>(simd, cells, x);
-            if !PLAIN {
-                bytes.iter().zip(&chunk.bytes(lanes)).for_each(|(to, byte)| to.set(byte.get()));
-            }
-            if let Some(lane) = lanes.skipped::<E::Compute>() {
-                cells[lane].set(absent);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn chunk<'p, const PLAIN: bool>(&'p self, whole: &Chunk<'p, E>) -> Chunk<'p, E> {
-        if PLAIN {
-            Chunk { cells: &self.cells, mask: None, softcap: None }
-        } else {
-            Chunk { cells: &self.cells, mask: Some(&self.mask), softcap: whole.softcap }
-        }
     }
 }
 

@@ -12,9 +12,6 @@ use crate::exp::{Base, Exp, Outside, Powers, exp_difference};
 use crate::simd::{Float, Kernel, MAX_LANES, Number, Simd, Vector};
 use std::ops::Range;
 
-/// Steps of `UNROLL` vectors between two looks at the maximum.
-pub(super) const BLOCK: usize = 16;
-
 /// Summarizes at most [`super::CHUNK`] logits, leaving out the one at `skip`, if any. Returns with the
 /// summary the two sums of the moments.
 pub struct Summarize<'a, E: Element, M> {
@@ -57,14 +54,12 @@ impl<E: Element<Compute: Exp>, M: Moments<E::Compute>> Summarize<'_, E, M> {
                 moments: moments.zero(simd),
             },
         };
-        for start in (0..streams.steps).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(streams.steps);
-            if start == 0 {
-                pass.refer_to_largest(block.clone());
-            }
-            for (steps, are_parts) in streams.wholes_and_parts(block) {
-                pass.add(steps, are_parts);
-            }
+        pass.refer_to_largest();
+        for block in streams.blocks() {
+            pass.add(block);
+        }
+        for part in streams.parts() {
+            pass.add_carefully::<true>(part..part + 1);
         }
         let Pass { reference, mut seen, .. } = pass;
         let sum = seen.sum.total();
@@ -105,39 +100,53 @@ where
     E: Element<Compute: Exp>,
     M: Moments<E::Compute>,
 {
-    /// Takes the largest logit of the whole steps of a block for the reference.
+    /// Takes the largest logit of the first block for the reference; where there is none, of the first part.
     #[inline(always)]
-    fn refer_to_largest(&mut self, block: Range<usize>) {
+    fn refer_to_largest(&mut self) {
+        let Self { simd, streams, .. } = *self;
+        let least = -E::Compute::MAX.to_f64();
         let mut largest = Largest { max: self.seen.max };
-        self.streams.each::<S, _, PLAIN>(self.simd, block, false, &mut largest);
-        self.reference = as_reference::<S, E>(largest.max);
-        self.carefully |= self.reference == -E::Compute::MAX.to_f64();
+        if let Some(block) = streams.blocks().next() {
+            streams.wholes::<S, _, PLAIN>(simd, block, &mut largest);
+            self.reference = as_reference::<S, E>(largest.max);
+        }
+        if self.reference <= least
+            && let Some(part) = streams.parts().next()
+        {
+            streams.part::<S, _, PLAIN>(simd, part, &mut largest);
+            self.reference = as_reference::<S, E>(largest.max);
+        }
+        self.carefully = self.reference <= least;
     }
 
-    /// Adds some steps.
+    /// Adds whole steps.
     #[inline(always)]
-    fn add(&mut self, steps: Range<usize>, are_parts: bool) {
-        let carelessly = PLAIN && !M::NEEDS_MAX && !self.carefully && !are_parts;
+    fn add(&mut self, steps: Range<usize>) {
+        let carelessly = PLAIN && !M::NEEDS_MAX && !self.carefully;
         if carelessly && self.add_within_window(steps.clone()) {
             return;
         }
         let before = self.reference;
-        self.add_carefully(steps, are_parts);
+        self.add_carefully::<false>(steps);
         // If it was not for a larger logit, there are very small ones, here and most likely in what follows.
         self.carefully |= carelessly && self.reference == before;
     }
 
-    /// Adds some steps, with a look at the maximum; if that is above the window around the reference, they are added once
-    /// more, relative to a new one.
+    /// Adds whole steps, or the one of a part, with a look at the maximum; if that is above the window around the
+    /// reference, they are added once more, relative to a new one.
     #[inline(always)]
-    fn add_carefully(&mut self, steps: Range<usize>, are_parts: bool) {
+    fn add_carefully<const PART: bool>(&mut self, steps: Range<usize>) {
         let Self { simd, streams, base, powers, .. } = *self;
         let before = self.seen;
         loop {
             let m = Vector::splat(simd, E::Compute::from_f64(self.reference));
             let (seen, pairs) = (&mut self.seen, Pairs::none(simd));
             let mut exponentials = Exponentials { seen, m, powers, pairs };
-            streams.each::<S, _, PLAIN>(simd, steps.clone(), are_parts, &mut exponentials);
+            if PART {
+                streams.part::<S, _, PLAIN>(simd, steps.start, &mut exponentials);
+            } else {
+                streams.wholes::<S, _, PLAIN>(simd, steps.clone(), &mut exponentials);
+            }
             exponentials.end_block(simd);
             if !powers.any_above_window(simd, self.seen.max.sub(m)) {
                 return;
@@ -162,7 +171,7 @@ where
             outside: Outside::none(simd),
             pairs: Pairs::none(simd),
         };
-        streams.each::<S, _, PLAIN>(simd, steps, false, &mut exponentials);
+        streams.wholes::<S, _, PLAIN>(simd, steps, &mut exponentials);
         let WithinWindow { mut sum, outside, mut pairs, .. } = exponentials;
         pairs.end(simd, &mut sum);
         let is_within = !outside.any(simd);

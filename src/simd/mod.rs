@@ -75,6 +75,14 @@ float!(f64, F64, 8);
 /// The widest vector in lanes: room for one logical vector of any [`Float`].
 pub const MAX_LANES: usize = 16;
 
+/// Bytes of which one is 0, with as many others on both sides as a vector has lanes: from here or there on it is the byte
+/// of any lane.
+static ALL_BUT_ONE: [u8; 2 * MAX_LANES + 1] = {
+    let mut bytes = [1; 2 * MAX_LANES + 1];
+    bytes[MAX_LANES] = 0;
+    bytes
+};
+
 /// What the significand of `2^(k / 16)` in single precision has beside `k / 16`, whose bits come with the exponent when
 /// both are moved up together; and one more exponent, so that nothing but 0 is moved up for the least normal number.
 /// Sixteen singles are what one register holds, or one look-up among four.
@@ -199,13 +207,12 @@ pub trait Vector<S: Simd>: Copy {
         lanes
     }
 
-    /// The vector with another value in one lane.
+    /// The vector with another value in one lane; in none if there is no such lane.
     #[inline(always)]
     fn with_lane(self, simd: S, lane: usize, value: Self::Scalar) -> Self {
-        let mut lanes = self.to_array(value);
-        lanes[lane] = value;
-        // SAFETY: the array has MAX_LANES values, the most that a vector has.
-        unsafe { Self::load(simd, lanes.as_ptr()) }
+        let bytes = &ALL_BUT_ONE[MAX_LANES - lane.min(MAX_LANES)..][..MAX_LANES];
+        // SAFETY: these are as many bytes as the widest vector has lanes.
+        unsafe { self.keep(bytes.as_ptr(), Self::splat(simd, value)) }
     }
 }
 
