@@ -191,7 +191,7 @@ impl Matrix {
         self.is_contiguous::<E>() && self.picked.is_none() && self.outer.len() <= 1
     }
 
-    /// One element of a matrix that is as a rule of `E`, as a double. Panics outside of the matrix.
+    /// One element as a double, fast if the matrix holds `E`. Panics outside of the matrix.
     pub fn at<E: Stored>(&self, row: usize, column: usize) -> f64 {
         if self.is_contiguous::<E>() {
             self.cells::<E>(row, column..column + 1)[0].get().to_f64()

@@ -179,6 +179,7 @@ impl Stored for u8 {
 /// would: towards zero, with the lowest bit set if anything was lost (rounding to odd; Boldo and Melquiond
 /// 2008). The conversions from doubles of the crate half ignore the lowest bits, and so miss that a value is
 /// above a tie.
+#[inline(always)]
 fn to_odd_f32(value: f64) -> f32 {
     let near = value as f32;
     if f64::from(near) == value || !near.is_finite() {
@@ -302,6 +303,27 @@ impl<E: Element, T: Number> Kernel for Widen<'_, E, T> {
         }
         for (from, to) in from[whole..].iter().zip(&to[whole..]) {
             to.set(T::from_f64(from.get().to_f64()));
+        }
+    }
+}
+
+/// Numbers as elements of 16 bits, each rounded once.
+pub struct Narrow<'a, T, E> {
+    /// The numbers.
+    pub from: &'a [Cell<T>],
+    /// Room for as many.
+    pub to: &'a [Cell<E>],
+}
+
+impl<T: Number, E: Element<Compute = f32>> Kernel for Narrow<'_, T, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (from, to) in self.from.chunks(f32::LANES).zip(self.to.chunks(f32::LANES)) {
+            let lanes = [const { Cell::new(0.0) }; f32::LANES];
+            lanes.iter().zip(from).for_each(|(lane, x)| lane.set(to_odd_f32(x.get().to_f64())));
+            E::store_part(simd, to, f32::load(simd, &lanes));
         }
     }
 }

@@ -262,7 +262,7 @@ impl RowLoss {
         Coefficients {
             alpha: scale * (self.own + of_all) / row.total,
             beta: -scale * self.spread,
-            // Nothing is a plain 0, not its negative, and whatever the scale.
+            // 0 is +0, whatever the scale.
             at_target: term(at_target, scale) + 0.0,
             times,
         }

@@ -9,7 +9,8 @@
 //! 2. *Fork.* A child inherits the pool's memory but not its threads. A handler that runs in the child forgets
 //!    the pools, and the next call makes new ones. The old ones are leaked: no thread is left to end them.
 //! 3. *Pools are never resized*, a larger one is made beside: sizes are powers of two, so that all of them
-//!    together have less than twice the threads of the largest. No lock is held that a fork could catch.
+//!    together have less than twice the threads of the largest. No lock is held that a fork could catch but for
+//!    the first call's.
 //! 4. If the system gives no more threads the caller does all the work.
 //! 5. *Nobody sleeps at once.* To wake a thread takes as long as a call on data in cache: a helper that is done looks
 //!    out for the next call for a moment, and so does a caller for its last helper.
@@ -90,20 +91,33 @@ impl Lines {
         Self((0..count).map(|_| AtomicUsize::new(0)).collect())
     }
 
-    /// Does a part of a line when all parts before it are done.
-    pub fn in_turn(&self, line: usize, part: usize, work: impl FnOnce()) {
-        /// Done also if the work panics: nobody is to wait for it for ever.
-        struct Done<'a>(&'a AtomicUsize, usize);
-        impl Drop for Done<'_> {
-            fn drop(&mut self) {
-                self.0.store(self.1, Ordering::Release);
-            }
-        }
-        while self.0[line].load(Ordering::Acquire) < part {
+    /// Takes up a part of a line, which is done when the turn is dropped.
+    pub fn turn(&self, line: usize, part: usize) -> Turn<'_> {
+        Turn { done: &self.0[line], part }
+    }
+}
+
+/// A part of a line that is taken up. It counts as done also if its task panics, at any point: nobody is to wait for it
+/// for ever.
+pub struct Turn<'a> {
+    /// The parts of the line that are done.
+    done: &'a AtomicUsize,
+    part: usize,
+}
+
+impl Turn<'_> {
+    /// Waits until all parts before this one are done.
+    pub fn wait(&self) {
+        while self.done.load(Ordering::Acquire) < self.part {
             std::thread::yield_now();
         }
-        let _done = Done(&self.0[line], part + 1);
-        work();
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.wait();
+        self.done.store(self.part + 1, Ordering::Release);
     }
 }
 

@@ -4,6 +4,7 @@
 
 use softxent::batch::{Array, Matrix};
 use softxent::element::{Element, Kind, Stored};
+use softxent::error::Error;
 use softxent::product::{Factor, Right, Sheet, Strip, To, most_few, pieces, room_few};
 use softxent::simd::{Level, Number};
 use std::cell::Cell;
@@ -268,8 +269,11 @@ fn pieces_are_of_one_length_and_short() {
 #[test]
 fn rows_of_a_sheet_begin_on_lines_and_never_on_the_same_place_of_a_page() {
     for columns in [1, 16, 1000, 1024, 50_257, 131_072] {
-        let stride = Sheet::stride::<f32>(columns);
+        let stride = Sheet::stride::<f32>(columns).unwrap();
         assert!(stride >= columns * 4 && stride.is_multiple_of(64) && !stride.is_multiple_of(4096));
     }
     assert_eq!(Sheet::new::<f64>(3, 5).unwrap().rows(2).kind(), Kind::F64);
+    for columns in [usize::MAX, usize::MAX / 4, (usize::MAX - 32) / 4, usize::MAX / 4096] {
+        assert!(matches!(Sheet::new::<f32>(4096, columns), Err(Error::Memory(_))));
+    }
 }

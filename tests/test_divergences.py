@@ -23,6 +23,7 @@ from common import (
     ROUNDING,
     THRESHOLDS,
     Array,
+    Dtype,
     Options,
     close,
     drawn,
@@ -392,6 +393,20 @@ def test_rows_that_are_cut_in_chunks_give_the_same_bits() -> None:
         with thresholds(0, 0, 1):
             got = FUNCTIONS[name][1](teacher, student, threads=3, **own)
         assert all(same_bits(a, b) for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
+def test_gradients_of_named_classes_are_rounded_once_wherever_they_go(dtype: Dtype) -> None:
+    random = np.random.default_rng(0)
+    rows, columns, named = 1000, 200, 50
+    student = random.standard_normal((rows, columns)).astype(dtype)
+    ids = np.argsort(random.random((rows, columns)), axis=1)[:, :named]
+    logs = random.standard_normal((rows, named)) - 5
+    options: Options = {"teacher_ids": ids, "reduction": "sum"}
+    _, expected = sx.kl_divergence_with_grad(logs, student, **options)
+    wide = np.zeros((rows, 2 * columns), dtype)
+    _, found = sx.kl_divergence_with_grad(logs, student, out=wide[:, ::2], **options)
+    assert same_bits(found, expected)
 
 
 def test_an_id_out_of_range_or_twice_is_refused() -> None:

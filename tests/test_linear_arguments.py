@@ -215,3 +215,11 @@ def test_a_message_says_what_came_and_what_was_wanted(message: str) -> None:
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_more_classes_than_memory_has_room_for_are_an_error() -> None:
+    """Without a hidden state a weight of that many classes is no memory at all."""
+    for classes in (2**48, 2**62):
+        weight = np.zeros((classes, 0), np.int8)
+        with pytest.raises(MemoryError):
+            sx.linear_cross_entropy(np.zeros((1, 0), np.int8), weight, [0])

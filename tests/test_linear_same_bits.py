@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import softxent as sx
-from common import DTYPES, FLOAT32, INF, NAN, Dtype, same_bits
+from common import BFLOAT16, DTYPES, FLOAT16, FLOAT32, INF, NAN, Dtype, same_bits
 from conftest import LAYOUTS, thresholds
 from linear_layers import NAMES, Layer, close, layer_of, places, written_out
 
@@ -53,6 +53,16 @@ def test_no_layout_changes_a_bit(name: str, dtype: Dtype) -> None:
     assert same_bits(loss, expected_loss)
     assert all(map(same_bits, found, expected))
     assert [array.tobytes() for array in laid_out if array is not None] == before
+
+
+@pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16], ids=str)
+def test_a_gradient_of_16_bits_from_doubles_is_rounded_once_wherever_it_goes(dtype: Dtype) -> None:
+    layer = layer_of(64, 512, 50, dtype)
+    layer = layer._replace(linear_weight=layer.linear_weight.astype(np.float64))
+    _, expected = sx.linear_cross_entropy_with_grad(*layer)
+    wide = np.zeros((64, 1024), dtype)
+    _, found = sx.linear_cross_entropy_with_grad(*layer, out=(wide[:, ::2], None, None))
+    assert same_bits(found.hidden, expected.hidden)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

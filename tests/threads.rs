@@ -59,7 +59,9 @@ fn the_parts_of_a_line_are_done_in_their_order_whoever_does_them() {
         let done: Vec<Mutex<Vec<usize>>> = (0..lines).map(|_| Mutex::default()).collect();
         let work = |task: usize| {
             let (part, line) = (task / lines, task % lines);
-            order.in_turn(line, part, || done[line].lock().unwrap().push(part));
+            let turn = order.turn(line, part);
+            turn.wait();
+            done[line].lock().unwrap().push(part);
         };
         run(lines * parts, threads, &work, &mut || false).unwrap();
         for line in done {
@@ -70,7 +72,16 @@ fn the_parts_of_a_line_are_done_in_their_order_whoever_does_them() {
 
 #[test]
 fn nobody_waits_for_a_part_that_panicked() {
-    let order = Lines::new(1);
-    let work = |part: usize| order.in_turn(0, part, || assert!(part != 5, "five"));
-    assert_eq!(run(100, 4, &work, &mut || false), Err(Error::Panic(String::from("five"))));
+    for waits_first in [true, false] {
+        let order = Lines::new(1);
+        let work = |part: usize| {
+            let turn = order.turn(0, part);
+            if waits_first {
+                turn.wait();
+            }
+            assert!(part != 5, "five");
+            turn.wait();
+        };
+        assert_eq!(run(100, 4, &work, &mut || false), Err(Error::Panic(String::from("five"))));
+    }
 }

@@ -63,7 +63,7 @@ impl Job for Divergence<'_> {
             Some(Compared { pair, sums, surplus }) => {
                 let value = divergence.value(sums, surplus);
                 let scale = self.gradient.map_or(0.0, |scales| scales.of_row(row));
-                // Finite, so that nothing times it is nothing.
+                // Finite, so that 0 times it is 0.
                 let inverse = (1.0 / self.temperature).min(f64::MAX);
                 let scale = if pair.is_defined() { scale * inverse } else { f64::NAN };
                 let center = divergence.center(sums);

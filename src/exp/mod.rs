@@ -17,9 +17,9 @@
 //!
 //! 1. `c` is kept in two parts, high and low. `c_high d - n` is one fused multiply-add and so rounded once;
 //!    the low part repairs what the rounding of `c` to working precision would cost (20 ulp at d = -87).
-//! 2. `n` is rounded by adding `1.5 * 2^19`, whose last bit is 1/16 (`2^52` for doubles), and less one the exponent's
-//!    bias along with it: the lowest bits of that sum are the place in the table, and above it the exponent field of
-//!    `2^n`, less one.
+//! 2. `n` is rounded by adding `1.5 * 2^19`, whose last bit is 1/16 (`2^52` for doubles), together with the exponent's
+//!    bias minus 1: the lowest bits of the sum are then the place in the table, those above it the exponent field of
+//!    `2^n`, minus 1.
 //! 3. `2^n` is multiplied with, not added to the bits of `2^f`, so that a NaN survives whatever its payload.
 //! 4. Where `2^n` is below the smallest normal number the result is 0. This includes `d = -inf`.
 //! 5. Whether that happens, or `n` is 2 or more, or `d` is NaN, is seen from the bits of the sum of point 2: if not, those
@@ -60,8 +60,8 @@ pub trait Exp: Float {
     const BIAS: f64;
     /// The last power of the series of the hyperbolic arctangent; see `log.rs`.
     const ATANH_DEGREE: i32;
-    /// Where `c` stops growing, short of overflow: the temperature that gives it tells no two logits apart
-    /// that differ by more than 1e-34 (in double precision, 1e-299).
+    /// The largest `c`, short of overflow: there a logit that is 1.3e-34 (in double precision 1.1e-297) below another
+    /// already counts nothing.
     const MAX_BASE: f64;
     /// Whether sums of exponentials in doubles need the rounding errors of the additions carried along: not for
     /// single-precision results, which are 29 bits coarser.
@@ -140,7 +140,7 @@ pub struct Base<T> {
 impl<T: Exp> Base<T> {
     /// `temperature` is positive and finite.
     pub fn new(temperature: f64) -> Self {
-        // Not 0, so that -inf is as far as it gets at every temperature.
+        // Not 0: -inf times 0 would not be a number.
         let quotient = (LOG2_E.0 / temperature).clamp(T::SMALLEST.to_f64(), T::MAX_BASE);
         let high = T::from_f64(quotient);
         let low = if quotient < T::MAX_BASE {

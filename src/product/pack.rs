@@ -6,9 +6,9 @@
 
 use super::{Factor, Kernels};
 use crate::batch::Matrix;
-use crate::element::{Element, Kind, Widen};
+use crate::element::{Element, Kind, Narrow, Widen};
 use crate::error::{self, Error};
-use crate::simd::{Float, Kernel, Level, Simd};
+use crate::simd::{Kernel, Level, Simd};
 use half::{bf16, f16};
 use std::cell::Cell;
 use std::ops::Range;
@@ -33,7 +33,7 @@ impl<T: Factor> Strip<T> {
         matrices: impl IntoIterator<Item = &'a Matrix>,
     ) -> Result<Self, Error> {
         let needed = matrices.into_iter().any(|matrix| !matrix.is_contiguous::<T>());
-        let room = if needed { STRIP * columns } else { 0 };
+        let room = if needed { columns.saturating_mul(STRIP) } else { 0 };
         Ok(Self { level, cells: error::collect((0..room).map(|_| Cell::new(T::ZERO)))? })
     }
 
@@ -241,27 +241,6 @@ impl<T: Factor> Bands<'_, T> {
 fn copy<T: Copy>(from: &[Cell<T>], to: &mut [T]) {
     for i in 0..to.len() {
         to[i] = from[i].get();
-    }
-}
-
-/// Singles as elements of 16 bits.
-struct Narrow<'a, E, T> {
-    from: &'a [Cell<T>],
-    to: &'a [Cell<E>],
-}
-
-impl<E: Element<Compute = f32>, T: Factor> Kernel for Narrow<'_, E, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let single = |cell: &Cell<T>| cell.get().to_f64() as f32;
-        for (from, to) in self.from.chunks(f32::LANES).zip(self.to.chunks(f32::LANES)) {
-            let mut lanes = [0.0; f32::LANES];
-            lanes.iter_mut().zip(from).for_each(|(lane, cell)| *lane = single(cell));
-            let lanes = lanes.map(Cell::new);
-            E::store_part(simd, to, f32::load(simd, &lanes));
-        }
     }
 }
 

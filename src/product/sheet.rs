@@ -14,8 +14,10 @@ pub struct Sheet {
 impl Sheet {
     /// Room for that many rows and columns.
     pub fn new<T: Factor>(rows: usize, columns: usize) -> Result<Self, Error> {
-        let stride = Self::stride::<T>(columns);
-        let block = Block::new(rows.saturating_mul(stride))?;
+        let (stride, bytes) = Self::stride::<T>(columns)
+            .and_then(|stride| Some((stride, rows.checked_mul(stride)?)))
+            .ok_or(Error::Memory(usize::MAX))?;
+        let block = Block::new(bytes)?;
         let array = Array {
             data: block.address(),
             kind: T::KIND,
@@ -30,12 +32,12 @@ impl Sheet {
     }
 
     /// Bytes from one row to the next: whole cache lines, and no whole pages, or columns would fight for the same few
-    /// places in a cache.
-    pub fn stride<T>(columns: usize) -> usize {
+    /// places in a cache. None if that is no number.
+    pub fn stride<T>(columns: usize) -> Option<usize> {
         const LINE: usize = 64;
         const PAGE: usize = 4096;
-        let stride = columns.saturating_mul(size_of::<T>()).next_multiple_of(LINE);
-        if stride.is_multiple_of(PAGE) { stride + LINE } else { stride }
+        let stride = columns.checked_mul(size_of::<T>())?.checked_next_multiple_of(LINE)?;
+        if stride.is_multiple_of(PAGE) { stride.checked_add(LINE) } else { Some(stride) }
     }
 
     /// Its first rows, as a view that is not to outlive it. Panics if there are not so many.

@@ -50,7 +50,7 @@ impl<'py> Shard<'py> {
         let ShardOptions(class_offset, weight, ignore_index) = shard;
         let reading = Reading::with_classes("logits_shard", logits, reading)?;
         let given = integer(&class_offset, "class_offset")?;
-        let last = LAST_CLASS - reading.classes();
+        let last = LAST_CLASS.saturating_sub(reading.classes());
         let Some(offset) = usize::try_from(given).ok().filter(|&offset| offset <= last) else {
             let expected = format!("a number from 0 to {last}");
             return Err(Error::value("class_offset", expected, given).into());

@@ -13,9 +13,9 @@
 //! 1. *One pass.* The sum is taken against a reference that is close to the maximum seen so far. Only when a
 //!    block's maximum exceeds the reference by 1.37 temperatures (a factor of 4 in the exponentials)
 //!    is the reference raised and that block done again. The margin is no more than that because the rounding
-//!    of `x - reference` grows with the distance, and so that a reference that is not the largest logit has less than
-//!    four fifths of the sum. The first block's reference is the maximum of its whole steps, found in a pass of its own
-//!    over 4 KiB. Taking maximum and sum of every block in two phases reached 70 % of the read limit where this reaches
+//!    of `x - reference` grows with the distance, and so that the largest logit has less than four fifths of the sum
+//!    unless it is the reference. The first reference is the maximum of the first block, found in a pass of its own over
+//!    4 KiB. Taking maximum and sum of every block in two phases reached 70 % of the read limit where this reaches
 //!    90-96 %. Where the maximum itself is not asked for it is not taken either: that no logit is far above or below the
 //!    reference is seen from the bits of the exponents (point 5 of `exp`), for a whole block at once. In cache that is
 //!    worth 5 % with AVX-512 and 18 % with AVX2 (EPYC, Zen 4). In the write pass it was worth nothing.
@@ -28,15 +28,16 @@
 //!    confident row is then exact, where `lse - x_y` would cancel to nothing.
 //! 4. *Four streams.* A chunk is cut into four quarters that are read side by side, one vector of each in a step.
 //!    The processor's prefetcher follows every stream some twenty lines ahead, and no further; a single stream
-//!    leaves the memory idle while the exponentials are computed. With four, a software prefetch 1 KiB ahead
-//!    pays as well. Measured from memory on one thread, in GB/s, where reading alone reaches 16.4: one stream
+//!    leaves the memory idle while the exponentials are computed. With four, a software prefetch pays as
+//!    well, now 2 KiB ahead. Measured from memory on one thread, in GB/s, where reading alone reaches 16.4: one stream
 //!    8.3, with prefetch at the best distance 9.1 (12.0 into L2); two streams 10.8; eight 13.8; four 13.7, with
 //!    prefetch 256 bytes ahead 15.8, 512 16.6, 1024 17.4, 2048 17.4, 4096 16.2, 8192 14.5 (Xeon). With memory
 //!    that is faster than the arithmetic (EPYC, Zen 5): 1024 27.4, 2048 32.3, 4096 28.7, 8192 32.0. In cache none
 //!    of this changes anything. Short rows, and processors that like one stream better: see `streams`.
 //! 5. *Long rows in chunks* of [`CHUNK`] elements, always cut at the same places whoever computes them, and
 //!    merged from left to right, so that many threads can share a row and the bits are the same.
-//! 6. *The tail of a chunk is padding* with -inf, whose exponential is exactly 0; never a second loop.
+//! 6. *Steps that are not whole* come last: the one from which an element is left out, and the tail of the chunk. What is
+//!    not there is -inf, whose exponential is exactly 0.
 //! 7. NaN is sticky in the sum, though the maximum may drop it. Infinity is a maximum like any other; the
 //!    sum says whether a NaN was there as well.
 //!

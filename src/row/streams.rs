@@ -22,9 +22,8 @@ const NEAR: usize = 2048;
 /// of 4,000: 14.4 and 25.1; of 16,000: 21.1 and 27.1.
 const NEXT_ROW: usize = 64 * 1024;
 
-/// Bytes ahead, at least, where the processor likes that: as many chunks, as they follow in memory, as are that long, from
-/// their beginning to their end, into the second cache, and no stream for itself. Log-sum-exp of rows of 128,256
-/// singles, two threads of an EPYC (Zen 4), over the read limit of the same run: 0.95, each stream 2 KiB ahead 0.88;
+/// Where the processor prefers that: prefetch whole chunks, in the order of memory, at least so many bytes ahead, into
+/// the second cache. Log-sum-exp of rows of 128,256 singles, two threads of an EPYC (Zen 4), over the read limit of the same run: 0.95, each stream 2 KiB ahead 0.88;
 /// softmax over a streaming copy 0.88 and 0.77; one thread 22.4 and 18.9 GB/s; rows of 4,000 18.7 and 14.5. Sums of rows
 /// of 1,000, one thread, in GB/s, by how many rows ahead it is: 1 11.6, 2 13.7, 4 13.9, 8 13.9 (each stream in the next
 /// row 10.0; from cache 13.9): the first cache waits for no more than two dozen lines at a time.

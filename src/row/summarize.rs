@@ -202,7 +202,7 @@ impl<S: Simd, E: Element<Compute: Exp>, M: Moments<E::Compute>> Seen<S, E, M> {
     #[inline(always)]
     fn raised(mut self, simd: S, reference: f64, raised: f64, temperature: f64) -> Self {
         let factor = exp_difference(reference, raised, temperature);
-        // Finite, so that nothing times it is nothing.
+        // Finite, so that 0 times it is 0.
         let by = (raised - reference).clamp(-f64::MAX, f64::MAX);
         self.moments.raise(simd, by, self.sum, factor);
         self.sum = self.sum.scaled(simd, factor);

@@ -123,8 +123,7 @@ pub struct Write<'a, E: Element, O: Element<Compute = E::Compute>, F> {
     pub patch: Option<(usize, E::Compute)>,
     /// Whether to write past the caches.
     pub stream: bool,
-    /// How far behind the logits, in elements, those lie that are read next and are to be asked for meanwhile; 0 if there
-    /// are none.
+    /// Elements from the logits to those that are read next and are to be asked for meanwhile; 0 if there are none.
     pub next: usize,
 }
 

@@ -36,6 +36,7 @@ use crate::exp::Exp;
 use crate::loss::{Coefficients, Divergence, Summary};
 use crate::row::{Pair, Partial};
 use crate::simd::Level;
+use crate::threads;
 use half::{bf16, f16};
 use walk::Walk;
 
@@ -69,6 +70,11 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// How many threads are used where that pays, at least one.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.clamp(1, threads::MOST)
+    }
+
     /// The same for one of several sweeps.
     pub fn again(&mut self) -> Run<'_> {
         Run { interrupted: &mut *self.interrupted, ..*self }

@@ -70,7 +70,7 @@ where
         let columns = &part.columns;
         for (column, value) in self.job.patches(row) {
             if columns.contains(&column) && self.input.is_allowed(row, column) {
-                to[column - columns.start].set(O::from_f64(value));
+                to[column - columns.start].set(O::narrow(Number::from_f64(value)));
             }
         }
     }

@@ -11,8 +11,8 @@ use crate::row::CHUNK;
 use crate::threads;
 use std::sync::OnceLock;
 
-/// Rows that are worked on at a time when neighbouring rows are neighbours in memory: a cache line of singles. So are
-/// short rows: the scalar work on their sums then has other rows' to overlap with.
+/// Rows that are worked on at a time when neighbouring rows are neighbours in memory: a cache line of singles. Short rows
+/// are grouped as well, so that the scalar work on one overlaps with that on the next.
 pub(super) const GROUP: usize = 16;
 
 /// The most columns of a short row: the cache nearest to the processor has room for a group of them.

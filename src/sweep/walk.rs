@@ -14,7 +14,6 @@ use crate::exp::{Base, Exp, Softcap};
 use crate::loss::Summary;
 use crate::row::{Along, At, Beside, Chunk, Pair, Partial, Weights};
 use crate::simd::{Float, Level, Number, with_default_float_state};
-use crate::threads;
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -32,7 +31,7 @@ pub(super) struct Walk<'a, E: Element, O> {
     pub(super) unit: Base<E::Compute>,
     pub(super) softcap: Option<Softcap<E::Compute>>,
     pub(super) stream: bool,
-    /// How many elements behind a row that is written the row lies, as a rule, that is read next; 0 if none is.
+    /// Elements from a row that is written to the one that is read next, as a rule; 0 if there is none.
     pub(super) next: usize,
     tiles: Mutex<Vec<Tiles<E, O>>>,
 }
@@ -114,8 +113,7 @@ where
         let logits = &input.logits;
         let (rows, columns) = (logits.rows(), logits.columns());
         let elements = rows.saturating_mul(columns);
-        let threads =
-            if elements < run.thresholds.parallel { 1 } else { run.threads.min(threads::MOST) };
+        let threads = if elements < run.thresholds.parallel { 1 } else { run.threads() };
         let (weighting, teacher) = (job.weighting(), job.teacher());
         let scattered = outs.iter().flatten().any(|out| !out.is_contiguous::<O>());
         let gathered = !logits.is_contiguous::<E>() || scattered;

@@ -44,10 +44,10 @@ use std::time::Instant;
 /// The most bytes of a chunk, if that is more than one row.
 const CHUNK_BYTES: usize = 192 << 20;
 
-/// As many chunks there are at least, if that leaves each enough rows.
+/// The least number of chunks, if each then has enough rows.
 const CHUNKS: usize = 6;
 
-/// As many rows are worked on at a time, if there are as many: fewer make products slow.
+/// Rows at a time, if there are so many: fewer make products slow.
 const ENOUGH_ROWS: usize = 320;
 
 /// The most rows at a time: products are no faster with more.
@@ -85,8 +85,7 @@ impl Linear<'_> {
         [hidden, weight].iter().any(|kind| !matches!(kind, Kind::F16 | Kind::BF16 | Kind::F32))
     }
 
-    /// How many of so many rows are worked on at a time: what a chunk needs for a row is its logits and, three times, a row of
-    /// (N, D), in elements of so many bytes.
+    /// How many rows are worked on at a time. Each needs its logits and three rows of (N, D), of elements of `size` bytes.
     fn rows_at_a_time(rows: usize, classes: usize, width: usize, size: usize) -> usize {
         let of_row = classes.saturating_add(width.saturating_mul(3)).saturating_mul(size);
         let wanted = rows.div_ceil(CHUNKS).clamp(ENOUGH_ROWS, MOST_ROWS);

@@ -70,13 +70,15 @@ impl<T: Factor> Desk<'_, T> {
         self.tasks(run, tasks.len(), &|number, room| match (&tasks[number], &back) {
             (Task::Classes(classes), _) => self.of_classes(room, &logits, apart, classes, first),
             (Task::Hidden(number, piece, line), Some(back)) if few => {
+                let turn = order.turn(*line, *number);
                 let sums = self.of_few(room, &logits, piece);
-                order.in_turn(*line, *number, || add_sums(back, sums, *number > 0));
+                turn.wait();
+                add_sums(back, sums, *number > 0);
             }
             (Task::Hidden(number, slab, line), Some(back)) => {
-                order.in_turn(*line, *number, || {
-                    self.of_hidden(room, &logits, slab, back, &lines[*line]);
-                });
+                let turn = order.turn(*line, *number);
+                turn.wait();
+                self.of_hidden(room, &logits, slab, back, &lines[*line]);
             }
             (Task::Hidden(..), None) => {}
         })?;

@@ -73,7 +73,7 @@ impl<'a, T: Factor> Desk<'a, T> {
         let (width, classes) = (linear.hidden.columns(), input.logits.columns());
         let products = rows.saturating_mul(input.window.end).saturating_mul(width);
         let few = products / PRODUCTS_AN_ELEMENT < run.thresholds.parallel;
-        let threads = if few { 1 } else { run.threads.clamp(1, threads::MOST) };
+        let threads = if few { 1 } else { run.threads() };
         let kernels = T::kernels(run.level);
         let deepest = depth_of_pieces::<T>(width).max(depth_of_pieces::<T>(SLAB.min(classes)));
         let (for_weight, for_hidden) = (gradients.weight.is_some(), gradients.hidden.is_some());
@@ -130,7 +130,7 @@ impl<'a, T: Factor> Desk<'a, T> {
     ) -> Result<(), Error> {
         let rooms = || self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let work = |number: usize| {
-            // There are as many rooms as threads.
+            // There are as many rooms as threads; after a panic one is missing, but then no task matters.
             let Some(mut room) = rooms().pop() else { return };
             with_default_float_state(|| task(number, &mut room));
             rooms().push(room);
