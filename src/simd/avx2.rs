@@ -492,7 +492,9 @@ fn narrow_register_to_bf16(_proof: Avx2, value: __m256) -> __m128i {
 /// [`Vector::low_bits_to_power`] of a register.
 #[inline(always)]
 fn power(lanes: __m256) -> __m256 {
-    memory!({
+    // SAFETY: only the verbs of this level get here, so the processor has the instructions; and the table has sixteen
+    // entries.
+    unsafe {
         let bits = _mm256_castps_si256(lanes);
         let below = _mm256_loadu_ps(SIXTEENTHS.as_ptr().cast());
         let above = _mm256_loadu_ps(SIXTEENTHS.as_ptr().add(8).cast());
@@ -504,5 +506,5 @@ fn power(lanes: __m256) -> __m256 {
         );
         let significand = _mm256_castps_si256(significand);
         _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32::<19>(bits), significand))
-    })
+    }
 }

@@ -121,12 +121,14 @@ impl Vector<Avx512> for F32 {
     }
     #[inline(always)]
     fn low_bits_to_power(self) -> Self {
-        memory!({
+        // SAFETY: a vector of this level exists, so the processor has the instructions; and the table has sixteen
+        // entries.
+        unsafe {
             let bits = _mm512_castps_si512(self.0);
             let table = _mm512_loadu_si512(SIXTEENTHS.as_ptr().cast());
             let significand = _mm512_permutexvar_epi32(bits, table);
             Self(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32::<19>(bits), significand)))
-        })
+        }
     }
     #[inline(always)]
     fn or_difference(self, a: Self, b: Self) -> Self {

@@ -83,10 +83,10 @@ static ALL_BUT_ONE: [u8; 2 * MAX_LANES + 1] = {
     bytes
 };
 
-/// What the significand of `2^(k / 16)` in single precision has beside `k / 16`, whose bits come with the exponent when
-/// both are moved up together; and one more exponent, so that nothing but 0 is moved up for the least normal number.
-/// Sixteen singles are what one register holds, or one look-up among four.
-const SIXTEENTHS: [i32; 16] = {
+/// What is added, for k sixteenths, to the bits that [`Vector::low_bits_to_power`] moves up by 19: they bring an exponent
+/// that is one too small, so that the least normal number comes from 0, and k where the significand of `2^(k / 16)` is to
+/// be. Sixteen singles are what one register holds, or one look-up among four.
+static SIXTEENTHS: [i32; 16] = {
     let mut table = [
         0, 0x5_aac3, 0xb_95c2, 0x11_c3d3, 0x18_37f0, 0x1e_f532, 0x25_fed7, 0x2d_583f, 0x35_04f3,
         0x3d_08a4, 0x45_672a, 0x4e_248c, 0x57_44fd, 0x60_ccdf, 0x6a_c0c7, 0x75_257d,

@@ -585,7 +585,9 @@ fn narrow_registers_to_bf16(_proof: Neon, low: float32x4_t, high: float32x4_t) -
 /// [`Vector::low_bits_to_power`] of a register.
 #[inline(always)]
 fn power(lanes: float32x4_t) -> float32x4_t {
-    memory!({
+    // SAFETY: only the verbs of this level get here, so the processor has the instructions; and the table has sixteen
+    // entries.
+    unsafe {
         let bits = vreinterpretq_u32_f32(lanes);
         // The places of the four bytes of entry k: 4 k to 4 k + 3.
         let entry = vandq_u32(bits, vdupq_n_u32(15));
@@ -593,7 +595,7 @@ fn power(lanes: float32x4_t) -> float32x4_t {
         let table = vld1q_u8_x4(SIXTEENTHS.as_ptr().cast());
         let significand = vreinterpretq_u32_u8(vqtbl4q_u8(table, vreinterpretq_u8_u32(bytes)));
         vreinterpretq_f32_u32(vaddq_u32(vshlq_n_u32::<19>(bits), significand))
-    })
+    }
 }
 
 /// `a | (b ^ c)`, bit by bit.
