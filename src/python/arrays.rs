@@ -3,7 +3,7 @@
 //! Everything that is wrong with an argument's type, shape or memory is found here, before anything is
 //! computed or written.
 
-use crate::batch::{Array, Matrix};
+use crate::batch::{Array, Matrix, read_classes};
 use crate::element::Kind;
 use crate::error::{self, Error};
 use numpy::prelude::*;
@@ -74,6 +74,17 @@ impl<'py> View<'py> {
         // every caller keeps it beyond the use of the view. Python code that writes to the array meanwhile can
         // change values, which are only ever numbers: class ids are copied before they are used.
         unsafe { Matrix::new(&self.array, axis) }
+    }
+
+    /// The class ids that the array holds: see [`read_classes`].
+    pub(super) fn class_ids(
+        &self,
+        argument: &'static str,
+        classes: usize,
+        ignores: impl Fn(usize, i128) -> bool,
+    ) -> Result<Vec<Option<usize>>, Error> {
+        // SAFETY: the array object lives, as for `matrix`.
+        unsafe { read_classes(&self.array, argument, &ignores, classes) }
     }
 
     /// The shape without `axis`.

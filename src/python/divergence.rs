@@ -5,7 +5,7 @@ use super::arrays::{Accept, View, doubles};
 use super::reading::{ReadOptions, Reading};
 use super::reducing::{ReduceOptions, Reduced};
 use super::runtime::detached;
-use crate::batch::{Matrix, read_classes};
+use crate::batch::Matrix;
 use crate::compute::{self, Named, Teacher, Upstream};
 use crate::element::Kind;
 use crate::error::{self, Error, shape};
@@ -217,8 +217,7 @@ fn sparse<'py>(
         return Err(Error::value("teacher_logits", expected, shape(&log_p.array.shape)).into());
     }
     let ignores = |i: usize, _| ignored.is_some_and(|ignored| ignored[i / each]);
-    // SAFETY: a live NumPy array, as `View::matrix` says.
-    let classes = unsafe { read_classes(&ids.array, "teacher_ids", &ignores, reading.classes()) }?;
+    let classes = ids.class_ids("teacher_ids", reading.classes(), ignores)?;
     let mut seen: Vec<usize> = error::reserve(each)?;
     for (row, names) in classes.chunks(each.max(1)).enumerate() {
         seen.clear();

@@ -5,7 +5,6 @@ use super::arguments::ignored_classes;
 use super::arrays::{Accept, View};
 use super::reading::{ReadOptions, Reading};
 use super::reducing::{ReduceOptions, Reduced};
-use crate::batch::read_classes;
 use crate::compute::{LossWeights, Targets};
 use crate::error::{Error, shape};
 use crate::loss::CrossEntropy;
@@ -106,7 +105,5 @@ pub(super) fn class_ids(
     ignored: &[i128],
 ) -> PyResult<Vec<Option<usize>>> {
     reading.check_shape(view, "targets", &reading.rows_shape())?;
-    let ignores = |_, id| ignored.contains(&id);
-    // SAFETY: a live NumPy array, as `View::matrix` says.
-    Ok(unsafe { read_classes(&view.array, "targets", &ignores, reading.classes()) }?)
+    Ok(view.class_ids("targets", reading.classes(), |_, id| ignored.contains(&id))?)
 }

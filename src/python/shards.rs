@@ -6,7 +6,6 @@ use super::reading::{ReadOptions, Reading};
 use super::reducing::{ReduceOptions, Reduced};
 use super::results::ResultType;
 use super::runtime::detached;
-use crate::batch::read_classes;
 use crate::compute::{self, LossWeights, Merged, Pieces, ShardGradient, ShardTarget};
 use crate::element::Kind;
 use crate::error::{self, Error};
@@ -63,9 +62,7 @@ impl<'py> Shard<'py> {
         let ignored = ignored_classes(ignore_index.as_ref())?;
         let rows = reading.rows_shape();
         let view = reading.matching(targets, "targets", Accept::Integers, &rows)?;
-        let ignores = |_, id| ignored.contains(&id);
-        // SAFETY: a live NumPy array, as `View::matrix` says.
-        let ids = unsafe { read_classes(&view.array, "targets", &ignores, LAST_CLASS) }?;
+        let ids = view.class_ids("targets", LAST_CLASS, |_, id| ignored.contains(&id))?;
         others.push(view);
         let classes = reading.classes();
         let within = |id: &Option<usize>| match id {

@@ -5,7 +5,6 @@ use super::arrays::{Accept, View};
 use super::reading::{ReadOptions, Reading};
 use super::results::ResultType;
 use super::runtime::detached;
-use crate::batch::read_classes;
 use crate::compute;
 use crate::error::{Error, shape};
 use pyo3::prelude::*;
@@ -33,9 +32,7 @@ pub(super) fn token_logprobs<'py>(
             return Err(Error::value("tokens", expected, shape(&view.array.shape)).into());
         }
     };
-    let ignores = |_, id| ignored.contains(&id);
-    // SAFETY: a live NumPy array, as `View::matrix` says.
-    let ids = unsafe { read_classes(&view.array, "tokens", &ignores, reading.classes()) }?;
+    let ids = view.class_ids("tokens", reading.classes(), |_, id| ignored.contains(&id))?;
     let input = reading.input();
     let results =
         detached(py, reading.threads, |run| compute::token_logprobs(run, &input, &ids, each))?;

@@ -4,7 +4,7 @@
 //!
 //! | product | a task | packed |
 //! |---|---|---|
-//! | logits | some classes, all rows | the weights of the classes, as it goes; if rows are few, these alone |
+//! | logits | some classes, all rows | the weights of the classes, as it goes; if rows are few, only the rows, once a chunk |
 //! | d weight | some classes, all of D | their logits, as it goes; the hidden states, once a chunk |
 //! | d hidden | some of D, all rows, a slab of classes | the slab's weights, as it goes; if rows are few, nothing |
 
@@ -196,21 +196,17 @@ impl<'a, T: Factor> Desk<'a, T> {
                     cells.iter().zip(values).for_each(|(cell, value)| cell.set(value));
                 }
             }
-            if is_few::<T>(rows) {
-                for piece in pieces::<T>(0..self.width()) {
-                    let few = &self.few[room_few::<T>(rows, piece.start)..];
-                    let add = piece.start > 0 || start.is_some();
-                    let weight = (self.linear.weight, columns, &piece);
-                    room.strip.multiply_few(weight, few, &logits, add);
-                }
-                return;
-            }
             for piece in pieces::<T>(0..self.width()) {
                 let weight = (self.linear.weight, columns, &piece);
+                let add = piece.start > 0 || start.is_some();
+                if is_few::<T>(rows) {
+                    let few = &self.few[room_few::<T>(rows, piece.start)..];
+                    room.strip.multiply_few(weight, few, &logits, add);
+                    continue;
+                }
                 self.kernels.turn_left(&room.strip, weight, &mut room.left);
                 let to = To { matrix: &logits, rows: 0..rows, columns: columns.clone() };
                 let right = Right::Rows(&hidden, 0, piece.start);
-                let add = piece.start > 0 || start.is_some();
                 self.kernels.multiply(piece.len(), &room.left, right, to, add);
             }
         })
