@@ -269,16 +269,19 @@ def test_per_token_losses_have_the_shape_of_the_targets(report: Any, tmp_path: P
     assert np.array_equal(found, sx.cross_entropy(logits, targets, reduction="none"))
 
 
-def test_per_token_tables_have_a_line_for_each_row(batch: Any, report: Any, tmp_path: Path) -> None:
-    report("--per-token", "rows.csv")
+@pytest.mark.parametrize("name", ["rows.csv", "ROWS.CSV"])
+def test_per_token_tables_have_a_line_for_each_row(
+    name: str, batch: Any, report: Any, tmp_path: Path
+) -> None:
+    report("--per-token", name)
     expected = sx.evaluate(*batch)
-    with (tmp_path / "rows.csv").open(newline="") as file:
+    with (tmp_path / name).open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [int(line["row"]) for line in lines] == list(range(40))
     assert [int(line["target"]) for line in lines] == batch[1].tolist()
-    for name in ("nll", "lse", "entropy", "predicted", "rank"):
-        values = np.array([line[name] for line in lines], np.float64)
-        np.testing.assert_array_equal(values.astype(np.float32), getattr(expected, name))
+    for column in ("nll", "lse", "entropy", "predicted", "rank"):
+        values = np.array([line[column] for line in lines], np.float64)
+        np.testing.assert_array_equal(values.astype(np.float32), getattr(expected, column))
 
 
 @pytest.mark.usefixtures("batch")

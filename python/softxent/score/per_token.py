@@ -59,4 +59,4 @@ class Table:
 
 def per_token(path: Path, file: BinaryIO, shape: tuple[int, ...], *, double: bool) -> PerToken:
     """What the name of the file asks for."""
-    return Table(file) if path.suffix == ".csv" else NllArray(file, shape, double=double)
+    return Table(file) if path.suffix.lower() == ".csv" else NllArray(file, shape, double=double)
